@@ -1,0 +1,317 @@
+"""Every on-disk table: name, version, columns with type and meaning; read, write (atomic) and validate.
+
+The prose specification is ``docs/formats.md``. A table is a Parquet file whose key-value metadata hold
+``mammoclip.table`` and ``mammoclip.version``; a reader gets exactly the columns below or an error that says
+which file, which column, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mammoclip.errors import ArtifactError
+
+REJECT_REASONS = {
+    "not_dicom": "the file is not a DICOM file",
+    "unreadable_header": "the DICOM header cannot be parsed",
+    "no_pixel_data": "the DICOM file has no pixel data",
+    "multi_frame": "several frames (tomosynthesis or cine); one 2D image was expected",
+    "not_mammography": "the modality is not MG",
+    "missing_laterality": "no attribute says left or right",
+    "missing_view": "no attribute names the view",
+    "not_in_tables": "the data set's own tables do not list the file",
+    "duplicate_image": "another file has the same image_id",
+    "missing_file": "the data set's tables list a file that is not there",
+    "undecodable": "the pixel data cannot be decoded",
+    "constant_image": "all pixels are equal",
+    "no_breast": "no breast was found",
+    "unsafe_id": "an identifier holds characters that a file name may not",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its type, what it means, and whether it may be null."""
+
+    dtype: pl.DataType | type[pl.DataType]
+    meaning: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published table format; ``version`` grows when a reader of the old one would be wrong."""
+
+    name: str
+    version: int
+    columns: Mapping[str, Column]
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The polars schema."""
+        return pl.Schema({name: column.dtype for name, column in self.columns.items()})
+
+    def empty(self) -> pl.DataFrame:
+        """Return a table with no row."""
+        return pl.DataFrame(schema=self.schema)
+
+
+_IDS = {
+    "dataset": Column(pl.String, "name of the data set in the configuration"),
+    "patient_id": Column(pl.String, "the data set's own pseudonym of the patient"),
+    "study_id": Column(pl.String, "exam"),
+    "image_id": Column(pl.String, "image; unique within the data set"),
+    "laterality": Column(pl.String, "L or R"),
+    "view": Column(pl.String, "CC, MLO, ..."),
+}
+
+INDEX = Table(
+    "index",
+    1,
+    {
+        **_IDS,
+        "laterality_source": Column(pl.String, "DICOM keyword or table that named the side"),
+        "view_source": Column(pl.String, "DICOM keyword or table that named the view"),
+        "path": Column(pl.String, "file, relative to the root of the data set"),
+        "transfer_syntax": Column(pl.String, "TransferSyntaxUID"),
+        "rows": Column(pl.Int32, "Rows, pixels"),
+        "columns": Column(pl.Int32, "Columns, pixels"),
+        "bits_stored": Column(pl.Int32, "BitsStored"),
+        "photometric": Column(pl.String, "PhotometricInterpretation"),
+        "manufacturer": Column(pl.String, "Manufacturer", nullable=True),
+        "presentation_intent": Column(pl.String, "PresentationIntentType", nullable=True),
+        "size_bytes": Column(pl.Int64, "file size"),
+        "split": Column(pl.String, "split given by the data set: train or test", nullable=True),
+    },
+)
+
+REJECTS = Table(
+    "rejects",
+    1,
+    {
+        "dataset": Column(pl.String, "name of the data set"),
+        "stage": Column(pl.String, "stage that rejected the input"),
+        "path": Column(pl.String, "input, relative to the root of the data set"),
+        "reason": Column(pl.Enum(sorted(REJECT_REASONS)), "one of artifacts.REJECT_REASONS"),
+        "detail": Column(pl.String, "a sentence without patient identifiers"),
+    },
+)
+
+MANIFEST = Table(
+    "manifest",
+    1,
+    {
+        "image_id": Column(pl.String, "image"),
+        "shard": Column(pl.String, "file name of the tar that holds <image_id>.png"),
+        "offset": Column(pl.Int64, "first byte of the PNG in the tar"),
+        "length": Column(pl.Int64, "bytes of the PNG"),
+        "height_px": Column(pl.Int32, "height of the PNG"),
+        "width_px": Column(pl.Int32, "width of the PNG"),
+        "crop_top": Column(pl.Int32, "crop box, half-open, in stored pixels"),
+        "crop_bottom": Column(pl.Int32, "crop box, half-open, in stored pixels"),
+        "crop_left": Column(pl.Int32, "crop box, half-open, in stored pixels"),
+        "crop_right": Column(pl.Int32, "crop box, half-open, in stored pixels"),
+        "mode": Column(pl.String, "grey-scale recipe and crop: compat or strict"),
+        "png_sha256": Column(pl.String, "SHA-256 of the PNG"),
+    },
+)
+
+IMAGES = Table(
+    "images",
+    1,
+    {
+        **_IDS,
+        "split": Column(pl.String, "train, validation or test; one split per patient"),
+        **{name: MANIFEST.columns[name] for name in MANIFEST.columns if name != "image_id"},
+    },
+)
+
+FINDINGS = Table(
+    "findings",
+    1,
+    {
+        "dataset": _IDS["dataset"],
+        "image_id": _IDS["image_id"],
+        "finding": Column(pl.String, "mass, suspicious_calcification, ..."),
+        "birads": Column(pl.Int32, "BI-RADS assessment of the finding", nullable=True),
+        **{
+            name: Column(pl.Float64, "box in pixels of the PNG (x right, y down, half-open)")
+            for name in ("x_min", "y_min", "x_max", "y_max")
+        },
+    },
+)
+
+ATTRIBUTES = Table(
+    "attributes",
+    1,
+    {
+        "dataset": _IDS["dataset"],
+        "image_id": _IDS["image_id"],
+        "attribute": Column(pl.String, "mass, suspicious_calcification, ..., density, birads"),
+        "value": Column(pl.Int32, "0 or 1 for a finding; density 0-3 for A-D; birads 0-6"),
+    },
+)
+
+REPORTS = Table(
+    "reports",
+    1,
+    {
+        "dataset": _IDS["dataset"],
+        "patient_id": _IDS["patient_id"],
+        "study_id": _IDS["study_id"],
+        "laterality": Column(pl.String, "side that the text speaks of"),
+        "section": Column(pl.String, "FINDINGS or IMPRESSION"),
+        "text": Column(pl.String, "cleaned text"),
+    },
+)
+
+BREASTS = Table(
+    "breasts",
+    1,
+    {
+        "dataset": _IDS["dataset"],
+        "patient_id": _IDS["patient_id"],
+        "laterality": _IDS["laterality"],
+        "split": IMAGES.columns["split"],
+        "cc_image_ids": Column(pl.List(pl.String), "CC images of the breast"),
+        "mlo_image_ids": Column(pl.List(pl.String), "MLO images of the breast"),
+        "texts": Column(pl.List(pl.String), "unique cleaned sections, findings first; empty when there is no report"),
+    },
+)
+
+STEPS = Table(
+    "steps",
+    1,
+    {
+        "split": Column(pl.String, "train (one row per step) or validation (one row per epoch)"),
+        "epoch": Column(pl.Int32, "epoch, from 0"),
+        "step": Column(pl.Int32, "optimiser steps done"),
+        "loss": Column(pl.Float64, "weighted sum of the terms"),
+        "image_text": Column(pl.Float64, "mean of image-to-text and text-to-image"),
+        "image_image": Column(pl.Float64, "image-to-image term"),
+        "text_text": Column(pl.Float64, "text-to-text term"),
+        "learning_rate": Column(pl.Float64, "of the step", nullable=True),
+        "temperature": Column(pl.Float64, "1 / exp(logit_scale)"),
+    },
+)
+
+FEATURES = Table(
+    "features",
+    1,
+    {
+        "image_id": _IDS["image_id"],
+        "pooled": Column(pl.List(pl.Float32), "pooled output of the image encoder"),
+        "embedding": Column(pl.List(pl.Float32), "L2-normalised projection into the joint space"),
+    },
+)
+
+PREDICTIONS = Table(
+    "predictions",
+    1,
+    {
+        "image_id": _IDS["image_id"],
+        "patient_id": _IDS["patient_id"],
+        "task": Column(pl.String, "mass, suspicious_calcification or density"),
+        "protocol": Column(pl.String, "zero-shot, probe, or probe-shuffled (labels permuted over training patients)"),
+        "label": Column(pl.Int32, "ground truth", nullable=True),
+        "scores": Column(pl.List(pl.Float64), "one score per class, summing to 1"),
+    },
+)
+
+METRICS = Table(
+    "metrics",
+    1,
+    {
+        "run": Column(pl.String, "pretraining run"),
+        "dataset": _IDS["dataset"],
+        "task": PREDICTIONS.columns["task"],
+        "protocol": PREDICTIONS.columns["protocol"],
+        "metric": Column(pl.String, "auroc, auprc, accuracy, balanced_accuracy, kappa"),
+        "value": Column(pl.Float64, "point estimate"),
+        "ci_low": Column(pl.Float64, "lower end of the patient-clustered bootstrap interval"),
+        "ci_high": Column(pl.Float64, "upper end"),
+        "n": Column(pl.Int32, "test images"),
+        "n_positive": Column(pl.Int32, "positive test images; null for several classes", nullable=True),
+        "num_patients": Column(pl.Int32, "clusters"),
+        "level": Column(pl.String, "image"),
+        "mode": Column(pl.String, "compat or strict"),
+    },
+)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that replaces it when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(frame: pl.DataFrame, table: Table, path: Path) -> None:
+    """Validate ``frame`` against ``table`` and write it atomically, columns in the published order.
+
+    Raises:
+        ArtifactError: if a column is missing, has another type, or holds nulls where none may be.
+    """
+    missing = [name for name in table.columns if name not in frame.columns]
+    if missing:
+        raise ArtifactError(f"{path}: table {table.name!r} lacks the column {missing[0]!r}")
+    frame = frame.select(pl.col(name).cast(column.dtype) for name, column in table.columns.items())
+    _check_nulls(frame, table, path)
+    with atomic_path(path) as temporary:
+        metadata = {"mammoclip.table": table.name, "mammoclip.version": str(table.version)}
+        frame.write_parquet(temporary, metadata=metadata, compression="zstd")
+
+
+def read_table(table: Table, path: Path) -> pl.DataFrame:
+    """Read ``path`` as ``table``.
+
+    Raises:
+        ArtifactError: names the file, the column, what was expected and what was found.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist; run the stage that writes the {table.name!r} table first")
+    try:
+        metadata = pl.read_parquet_metadata(path)
+        frame = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise ArtifactError(f"{path} is not a readable Parquet file ({error}); delete it and rerun its stage") from None
+    found = (metadata.get("mammoclip.table"), metadata.get("mammoclip.version"))
+    if found != (table.name, str(table.version)):
+        raise ArtifactError(
+            f"{path}: expected table {table.name!r} version {table.version}, found {found[0]!r} version {found[1]}; "
+            "delete it and rerun its stage"
+        )
+    for name, dtype in table.schema.items():
+        if name not in frame.columns:
+            raise ArtifactError(f"{path}: column {name!r} is missing; delete the file and rerun its stage")
+        if frame.schema[name] != dtype:
+            raise ArtifactError(f"{path}: column {name!r} should be {dtype}, found {frame.schema[name]}")
+    _check_nulls(frame, table, path)
+    return frame.select(list(table.columns))
+
+
+def _check_nulls(frame: pl.DataFrame, table: Table, path: Path) -> None:
+    for name, column in table.columns.items():
+        if not column.nullable and frame[name].null_count():
+            raise ArtifactError(f"{path}: column {name!r} holds {frame[name].null_count()} nulls, none may be")
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

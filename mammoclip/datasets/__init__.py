@@ -1,0 +1,16 @@
+"""One adapter per data set: raw layout to common raw tables."""
+
+from mammoclip.datasets.base import Adapter
+from mammoclip.datasets.cbis_ddsm import CbisDdsm
+from mammoclip.datasets.image_report import ImageReport
+from mammoclip.datasets.phantom_adapter import Phantom
+from mammoclip.datasets.vindr import VinDr
+
+ADAPTERS: dict[str, type[Adapter]] = {
+    "vindr": VinDr,
+    "phantom": Phantom,
+    "image_report": ImageReport,
+    "cbis_ddsm": CbisDdsm,
+}
+
+__all__ = ["ADAPTERS", "Adapter"]

@@ -1,0 +1,93 @@
+"""What an adapter gives: four raw tables, whatever the data set's own layout."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from mammoclip.errors import DatasetError
+
+FILES = pl.Schema(
+    {
+        "path": pl.String,  # relative to the root, POSIX
+        "patient_id": pl.String,
+        "study_id": pl.String,
+        "image_id": pl.String,  # null: the data set's tables do not list the file
+        "laterality": pl.String,  # null: to be read from the DICOM header
+        "view": pl.String,
+        "split": pl.String,  # train, test or null
+    }
+)
+FINDINGS = pl.Schema(
+    {
+        "image_id": pl.String,
+        "finding": pl.String,
+        "birads": pl.Int32,
+        "x_min": pl.Float64,  # box in stored pixels; null: the finding has no box
+        "y_min": pl.Float64,
+        "x_max": pl.Float64,
+        "y_max": pl.Float64,
+    }
+)
+ATTRIBUTES = pl.Schema({"image_id": pl.String, "attribute": pl.String, "value": pl.Int32})
+REPORTS = pl.Schema(
+    {
+        "patient_id": pl.String,
+        "study_id": pl.String,
+        "laterality": pl.String,  # null: the text speaks of both sides
+        "section": pl.String,  # REPORT: a whole report, to be cut into sections
+        "text": pl.String,
+    }
+)
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class Adapter(Protocol):
+    """Reads one data set layout. Every frame has the schema of the same name in this module."""
+
+    def files(self, root: Path) -> pl.DataFrame:
+        """List every file that may be an image, and what the tables say of it; ``FILES``, sorted by path."""
+
+    def findings(self, root: Path) -> pl.DataFrame:
+        """Return the annotated findings with their boxes; ``FINDINGS``."""
+
+    def attributes(self, root: Path) -> pl.DataFrame:
+        """Return image-level labels; ``ATTRIBUTES``."""
+
+    def reports(self, root: Path) -> pl.DataFrame:
+        """Return raw report texts; ``REPORTS``."""
+
+
+def is_safe_id(identifier: str) -> bool:
+    """Tell whether an identifier can be part of a file name: letters, digits, ``._-``, at most 128, no leading dot."""
+    return _SAFE_ID.fullmatch(identifier) is not None
+
+
+def read_csv(path: Path, required: list[str]) -> pl.DataFrame:
+    """Read a CSV with every column as text.
+
+    Raises:
+        DatasetError: if the file or one of the ``required`` columns is missing.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing; the data set's root should hold it")
+    frame = pl.read_csv(path, infer_schema=False, missing_utf8_is_empty_string=False)
+    for column in required:
+        if column not in frame.columns:
+            raise DatasetError(f"{path} has no column {column!r}; found {', '.join(frame.columns)}")
+    return frame
+
+
+def find_images(folder: Path, root: Path) -> list[str]:
+    """Return the regular files under ``folder`` as sorted POSIX paths relative to ``root``.
+
+    Raises:
+        DatasetError: if the folder is missing.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is missing; the images of the data set should lie there")
+    return sorted(path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,46 @@
+"""CBIS-DDSM film mammograms, one folder per exam (CC BY 3.0, TCIA, 10.7937/K9/TCIA.2016.7O02S9CY).
+
+Side and view come from the DICOM header: Laterality (0020,0060) and PatientOrientation (0020,0020). The folder names
+the patient, because the DICOM PatientID of CBIS-DDSM is different for every image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from mammoclip.datasets import base
+
+
+class CbisDdsm:
+    """Adapter of CBIS-DDSM exams laid out as ``<exam>/<image>.dcm``."""
+
+    def files(self, root: Path) -> pl.DataFrame:
+        """List the DICOM files; exam folder and file name make the ids."""
+        paths = [PurePosixPath(path) for path in base.find_images(root, root) if path.endswith(".dcm")]
+        exams = ["-".join(path.parent.parts) or "exam" for path in paths]
+        return pl.DataFrame(
+            {
+                "path": [str(path) for path in paths],
+                "patient_id": exams,
+                "study_id": exams,
+                "image_id": [f"{exam}-{path.stem}" for exam, path in zip(exams, paths, strict=True)],
+            },
+            schema={name: dtype for name, dtype in base.FILES.items() if name in list(base.FILES)[:4]},
+        ).with_columns(pl.lit(None, pl.String).alias(name) for name in list(base.FILES)[4:])
+
+    def findings(self, root: Path) -> pl.DataFrame:
+        """Return no boxes: the exams come without their annotation files."""
+        del root
+        return pl.DataFrame(schema=base.FINDINGS)
+
+    def attributes(self, root: Path) -> pl.DataFrame:
+        """Return no labels: the exams come without their annotation files."""
+        del root
+        return pl.DataFrame(schema=base.ATTRIBUTES)
+
+    def reports(self, root: Path) -> pl.DataFrame:
+        """Return no reports: CBIS-DDSM has none."""
+        del root
+        return pl.DataFrame(schema=base.REPORTS)

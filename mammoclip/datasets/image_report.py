@@ -1,0 +1,61 @@
+"""One's own images and reports: ``images/`` and ``reports.csv`` with one row per image.
+
+Columns: patient_id, image_id, laterality, view, FINDINGS, IMPRESSION (the layout of the paper's in-house data);
+study_id and split (train, test) may follow. A file belongs to the row whose image_id is its name without suffix.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from mammoclip.datasets import base
+
+_COLUMNS = ["patient_id", "image_id", "laterality", "view", "FINDINGS", "IMPRESSION"]
+
+
+class ImageReport:
+    """Adapter of a folder of DICOM files with a report table."""
+
+    def files(self, root: Path) -> pl.DataFrame:
+        """List ``images/`` and join the table by image id."""
+        paths = base.find_images(root / "images", root)
+        found = pl.DataFrame({"path": paths, "key": [PurePosixPath(path).stem for path in paths]})
+        table = self._table(root).with_columns(
+            pl.col("laterality", "view").str.to_uppercase(), key=pl.col("image_id")
+        )
+        joined = found.join(table, on="key", how="full", coalesce=True)
+        return joined.select(pl.col(name).cast(dtype) for name, dtype in base.FILES.items()).sort(
+            "path", "image_id", nulls_last=True
+        )
+
+    def findings(self, root: Path) -> pl.DataFrame:
+        """Return no boxes: the layout has none."""
+        del root
+        return pl.DataFrame(schema=base.FINDINGS)
+
+    def attributes(self, root: Path) -> pl.DataFrame:
+        """Return no labels: the layout has none."""
+        del root
+        return pl.DataFrame(schema=base.ATTRIBUTES)
+
+    def reports(self, root: Path) -> pl.DataFrame:
+        """Return FINDINGS and IMPRESSION of each side."""
+        long = self._table(root).unpivot(
+            on=["FINDINGS", "IMPRESSION"],
+            index=["patient_id", "study_id", "laterality"],
+            variable_name="section",
+            value_name="text",
+        )
+        return long.with_columns(pl.col("laterality").str.to_uppercase(), pl.col("text").fill_null("")).select(
+            pl.col(name).cast(dtype) for name, dtype in base.REPORTS.items()
+        )
+
+    def _table(self, root: Path) -> pl.DataFrame:
+        frame = base.read_csv(root / "reports.csv", _COLUMNS)
+        if "study_id" not in frame.columns:
+            frame = frame.with_columns(study_id=pl.col("patient_id"))
+        if "split" not in frame.columns:
+            frame = frame.with_columns(split=pl.lit(None, pl.String))
+        return frame

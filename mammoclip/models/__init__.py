@@ -1,0 +1,29 @@
+"""Encoders, the two-tower model and its file format."""
+
+from mammoclip.models.torchvision_ops import ensure_torchvision
+
+ensure_torchvision()  # before anything below imports torchvision, directly or through transformers
+
+from mammoclip.models.checkpoint import load, save_pretrained  # noqa: E402
+from mammoclip.models.clip import ImageEncoderSpec, MammoClip, TextEncoderSpec, build_model  # noqa: E402
+from mammoclip.models.efficientnet import EfficientNet, load_image_encoder  # noqa: E402
+from mammoclip.models.inference import LoadedModel  # noqa: E402
+from mammoclip.models.preprocess import normalise  # noqa: E402
+from mammoclip.models.text_encoder import TextEncoder, load_text_encoder, load_tokenizer, tokenise  # noqa: E402
+
+__all__ = [
+    "EfficientNet",
+    "ImageEncoderSpec",
+    "LoadedModel",
+    "MammoClip",
+    "TextEncoder",
+    "TextEncoderSpec",
+    "build_model",
+    "load",
+    "load_image_encoder",
+    "load_text_encoder",
+    "load_tokenizer",
+    "normalise",
+    "save_pretrained",
+    "tokenise",
+]

@@ -1,0 +1,92 @@
+"""The text encoder: any BERT-like transformers model, pooled at the last attended token.
+
+Shapes: B batch, T tokens, C hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from mammoclip.errors import ModelError
+
+MAX_TOKENS = 256
+
+
+def pool_last_token(hidden_BTC: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """The hidden state (B, C) of each text's last attended token, wherever the padding is."""
+    positions = torch.arange(attention_mask_BT.shape[1], device=attention_mask_BT.device)
+    last = (positions * (attention_mask_BT != 0)).argmax(dim=1)
+    return hidden_BTC[torch.arange(len(last), device=last.device), last]
+
+
+class TextEncoder(nn.Module):
+    """Wraps a transformers model; ``num_features`` is its hidden width.
+
+    The pooler of a BERT goes: it is not used, and a parameter without gradient troubles data-parallel training.
+    """
+
+    def __init__(self, backbone: Any) -> None:
+        """Wrap ``backbone``, a transformers model that returns ``last_hidden_state``."""
+        super().__init__()
+        if getattr(backbone, "pooler", None) is not None:
+            backbone.pooler = None
+        self.text_encoder: Any = backbone
+        self.num_features = int(self.text_encoder.config.hidden_size)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The transformers configuration as JSON-ready values: enough to build the same architecture again."""
+        config: dict[str, Any] = self.text_encoder.config.to_diff_dict()
+        return config
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask (B, T), integers, to features (B, C) of the last attended token."""
+        output = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)
+        return pool_last_token(output.last_hidden_state, attention_mask)
+
+
+def _from_hub(load: Callable[..., Any], name_or_path: str | Path, what: str, **options: Any) -> Any:
+    try:
+        return load(str(name_or_path), **options)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(
+            f"the {what} {str(name_or_path)!r} cannot be loaded; give a folder with config.json, weights and tokenizer "
+            f"files, or a model id of the Hugging Face hub that is in its cache or reachable ({type(error).__name__})"
+        ) from error
+
+
+def load_text_encoder(name_or_path: str | Path) -> TextEncoder:
+    """A pretrained encoder, in float32, from a local folder or a Hugging Face hub id.
+
+    For example ``load_text_encoder("emilyalsentzer/Bio_ClinicalBERT")``. Raises ``ModelError`` when it cannot be found.
+    """
+    return TextEncoder(_from_hub(AutoModel.from_pretrained, name_or_path, "text encoder", dtype=torch.float32))
+
+
+def text_encoder_from_config(config: Mapping[str, Any]) -> TextEncoder:
+    """A randomly initialised encoder of the architecture that ``TextEncoder.config`` describes."""
+    options = dict(config)
+    try:
+        model_config = AutoConfig.for_model(options.pop("model_type"), **options)
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"unknown text encoder architecture in the configuration: {error}") from error
+    return TextEncoder(AutoModel.from_config(model_config))
+
+
+def load_tokenizer(name_or_path: str | Path, max_tokens: int = MAX_TOKENS) -> Any:
+    """The tokenizer of a local folder or hub id; it cuts at ``max_tokens`` tokens, special tokens included."""
+    tokenizer = _from_hub(AutoTokenizer.from_pretrained, name_or_path, "tokenizer")
+    tokenizer.model_max_length = min(max_tokens, tokenizer.model_max_length)
+    return tokenizer
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Texts to int64 ``(input_ids, attention_mask)``, each (B, T): padded to the longest, cut at the limit."""
+    batch = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+    return batch["input_ids"], batch["attention_mask"]

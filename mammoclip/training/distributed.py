@@ -1,0 +1,69 @@
+"""Processes of one training run: start-up, and gathering embeddings with gradient."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def start_processes() -> tuple[int, int]:
+    """Initialise DeepSpeed's communication and return (rank, number of processes).
+
+    Under a launcher (torchrun, srun with torchrun) its environment is used; without one this is a single process.
+    """
+    if "RANK" not in os.environ:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    import deepspeed  # noqa: PLC0415  (seconds to import, and only training needs it)
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        # DeepSpeed would compile a shared-memory extension (50 s, needs a compiler) that gloo does not need.
+        sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
+    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False)
+    return dist.get_rank(), dist.get_world_size()
+
+
+def stop_processes() -> None:
+    """End the communication that ``start_processes`` began."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def gather_with_gradient(local: Tensor) -> Tensor:
+    """Concatenate ``local`` (B x ...) of all processes in rank order to N x ..., with gradient.
+
+    The backward pass sums the gradients of all processes for the local rows. Data-parallel training then *averages*
+    parameter gradients over processes, which makes the update equal to one process with the global batch when every
+    process takes the mean of its own rows as its loss.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return local
+    gathered: Tensor = _Gather.apply(local)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:  # noqa: D102
+        ctx.num_rows = len(local)
+        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: D102
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        first = dist.get_rank() * ctx.num_rows
+        return total[first : first + ctx.num_rows]

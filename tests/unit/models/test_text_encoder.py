@@ -1,0 +1,77 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mammoclip.errors import ModelError
+from mammoclip.models.text_encoder import (
+    load_text_encoder,
+    load_tokenizer,
+    pool_last_token,
+    text_encoder_from_config,
+    tokenise,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6).filter(any), min_size=1, max_size=5))
+def test_pooling_takes_the_last_attended_token_wherever_padding_is(rows):
+    hidden = torch.arange(len(rows) * 6 * 2, dtype=torch.float32).reshape(len(rows), 6, 2)
+    pooled = pool_last_token(hidden, torch.tensor(rows, dtype=torch.int64))
+    for row, hidden_row, pooled_row in zip(rows, hidden, pooled, strict=True):
+        assert torch.equal(pooled_row, hidden_row[max(i for i, attended in enumerate(row) if attended)])
+
+
+def test_features_do_not_depend_on_the_padding(minilm_folder, tokenizer):
+    encoder = load_text_encoder(minilm_folder).eval()
+    assert encoder.num_features == 384
+    short = "no mass"
+    with torch.no_grad():
+        alone = encoder(*tokenise(tokenizer, [short]))
+        batch = encoder(*tokenise(tokenizer, [short, "a spiculated mass in the upper outer left breast"]))
+    torch.testing.assert_close(alone[0], batch[0], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(batch[0], batch[1], atol=1e-2)
+
+
+def test_weights_are_float32_and_without_a_pooler(minilm_folder):
+    state = load_text_encoder(minilm_folder).state_dict()
+    assert {value.dtype for value in state.values()} == {torch.float32}
+    assert all(name.startswith("text_encoder.") and "pooler" not in name for name in state)
+
+
+def test_configuration_rebuilds_the_same_architecture(minilm_folder):
+    encoder = load_text_encoder(minilm_folder)
+    rebuilt = text_encoder_from_config(encoder.config)
+    expected = {name: value.shape for name, value in encoder.state_dict().items()}
+    assert {name: value.shape for name, value in rebuilt.state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("config", [{}, {"model_type": "no-such-model"}])
+def test_an_unknown_architecture_is_refused(config):
+    with pytest.raises(ModelError, match="unknown text encoder"):
+        text_encoder_from_config(config)
+
+
+def test_long_texts_are_cut_at_256_tokens_and_keep_their_end_token(tokenizer):
+    input_ids, attention_mask = tokenise(tokenizer, ["mass " * 400, "mass"])
+    assert input_ids.shape == attention_mask.shape == (2, 256)
+    assert input_ids[0, -1] == tokenizer.sep_token_id
+    assert attention_mask.sum(dim=1).tolist() == [256, 3]
+
+
+def test_a_shorter_limit_is_kept(minilm_folder):
+    assert tokenise(load_tokenizer(minilm_folder, max_tokens=8), ["mass " * 20])[0].shape == (1, 8)
+
+
+@pytest.mark.parametrize("load", [load_text_encoder, load_tokenizer])
+def test_an_empty_folder_says_what_to_do(tmp_path, load):
+    with pytest.raises(ModelError, match=r"give a folder with config\.json"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_text_encoder, load_tokenizer])
+def test_an_unreachable_hub_says_what_to_do(monkeypatch, tmp_path, load):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="Hugging Face hub"):
+        load("nobody/no-such-model")
