@@ -168,7 +168,7 @@ REPORTS = Table(
         "study_id": _IDS["study_id"],
         "laterality": Column(pl.String, "side that the text speaks of"),
         "section": Column(pl.String, "FINDINGS or IMPRESSION"),
-        "text": Column(pl.String, "cleaned text"),
+        "sentences": Column(pl.List(pl.String), "cleaned sentences, in the order of the report"),
     },
 )
 
@@ -182,7 +182,9 @@ BREASTS = Table(
         "split": IMAGES.columns["split"],
         "cc_image_ids": Column(pl.List(pl.String), "CC images of the breast"),
         "mlo_image_ids": Column(pl.List(pl.String), "MLO images of the breast"),
-        "texts": Column(pl.List(pl.String), "unique cleaned sections, findings first; empty when there is no report"),
+        "texts": Column(
+            pl.List(pl.List(pl.String)), "unique sections, findings first, each a list of sentences; empty: no report"
+        ),
     },
 )
 

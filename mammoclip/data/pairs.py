@@ -38,7 +38,7 @@ class Breast:
 
     cc_image_ids: tuple[str, ...]
     mlo_image_ids: tuple[str, ...]
-    texts: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]  # sections, each a tuple of sentences
 
 
 def trainable_breasts(breasts: pl.DataFrame, split: str) -> list[Breast]:
@@ -49,7 +49,7 @@ def trainable_breasts(breasts: pl.DataFrame, split: str) -> list[Breast]:
     """
     rows = breasts.filter(pl.col("split") == split).select("dataset", "cc_image_ids", "mlo_image_ids", "texts").rows()
     usable = [
-        Breast(tuple(f"{dataset}/{i}" for i in cc), tuple(f"{dataset}/{i}" for i in mlo), tuple(texts))
+        Breast(tuple(f"{dataset}/{i}" for i in cc), tuple(f"{dataset}/{i}" for i in mlo), tuple(map(tuple, texts)))
         for dataset, cc, mlo, texts in rows
         if texts and (cc or mlo)
     ]
@@ -75,7 +75,7 @@ def shuffle_texts(breasts: pl.DataFrame, seed: int) -> pl.DataFrame:
     moved = breasts.join(pl.concat(donors), on=["dataset", "split", "patient_id"]).join(
         donor_texts, on=["dataset", "donor", "laterality"], how="left"
     )
-    return moved.with_columns(texts=pl.col("donated").fill_null(pl.lit([], pl.List(pl.String)))).select(
+    return moved.with_columns(texts=pl.col("donated").fill_null(pl.lit([], breasts.schema["texts"]))).select(
         breasts.columns
     ).sort("dataset", "patient_id", "laterality")
 
@@ -139,7 +139,7 @@ class PairSampler:
 
 def _first(breast: Breast) -> tuple[tuple[str, str], tuple[str, str]]:
     ids = [*breast.cc_image_ids[:1], *breast.mlo_image_ids[:1]]
-    return (ids[0], ids[-1]), (breast.texts[0], breast.texts[-1])
+    return (ids[0], ids[-1]), (" ".join(breast.texts[0]), " ".join(breast.texts[-1]))
 
 
 def _draw_images(breast: Breast, rng: np.random.Generator) -> tuple[str, str]:
@@ -153,8 +153,5 @@ def _draw_images(breast: Breast, rng: np.random.Generator) -> tuple[str, str]:
     return pair[0], pair[1]
 
 
-def _shuffle_sentences(text: str, rng: np.random.Generator) -> str:
-    """Shuffle the sentences of a cleaned text (each ends with a stop that stands alone)."""
-    sentences = [sentence.strip() for sentence in re.split(r"(?<=\s\.)\s", text) if sentence.strip()]
-    rng.shuffle(sentences)
-    return " ".join(sentences)
+def _shuffle_sentences(sentences: Sequence[str], rng: np.random.Generator) -> str:
+    return " ".join(str(sentence) for sentence in rng.permutation(sentences))

@@ -10,7 +10,7 @@ import polars as pl
 
 from mammoclip.artifacts import ATTRIBUTES, BREASTS, FINDINGS, IMAGES, REPORTS
 from mammoclip.dicom import CropBox, boxes_to_crop, boxes_to_crop_compat
-from mammoclip.text import PromptGrammar, clean_section, normalise_birads, side_text, split_report
+from mammoclip.text import Mode, PromptGrammar, clean_sentences, normalise_birads, side_text, split_report
 
 SECTIONS = ("FINDINGS", "IMPRESSION")
 _BOX = ["x_min", "y_min", "x_max", "y_max"]
@@ -36,7 +36,7 @@ class SplitFractions:
     seed: int
 
 
-def tabulate_dataset(raw: RawTables, dataset: str, mode: str, fractions: SplitFractions) -> dict[str, pl.DataFrame]:
+def tabulate_dataset(raw: RawTables, dataset: str, mode: Mode, fractions: SplitFractions) -> dict[str, pl.DataFrame]:
     """Return the tables images, findings, attributes, reports and breasts of one data set."""
     images = _images(raw, fractions)
     here = images.select("image_id")
@@ -78,7 +78,7 @@ def _images(raw: RawTables, fractions: SplitFractions) -> pl.DataFrame:
     return index.join(raw.manifest, on="image_id", how="inner").select(list(IMAGES.columns)).sort("image_id")
 
 
-def _findings(raw: RawTables, images: pl.DataFrame, mode: str) -> pl.DataFrame:
+def _findings(raw: RawTables, images: pl.DataFrame, mode: Mode) -> pl.DataFrame:
     """Move the boxes from stored pixels to pixels of the PNG; boxes outside the crop are dropped in strict mode."""
     sizes = raw.index.select("image_id", "rows", "columns")
     boxes = raw.findings.drop_nulls(_BOX).join(images, on="image_id", how="inner").join(sizes, on="image_id")
@@ -99,19 +99,19 @@ def _findings(raw: RawTables, images: pl.DataFrame, mode: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def _reports(raw: pl.DataFrame, mode: str) -> pl.DataFrame:
-    """Cut reports into sections and sides, and clean them; empty texts are left out."""
-    rows: list[tuple[str, str, str, str, str]] = []
+def _reports(raw: pl.DataFrame, mode: Mode) -> pl.DataFrame:
+    """Cut reports into sections, sides and cleaned sentences; empty ones are left out."""
+    rows: list[tuple[str, str, str, str, list[str]]] = []
     for patient_id, study_id, side, section, text in raw.sort("study_id", "laterality", "section").rows():
         sections = split_report(text) if section == "REPORT" else {section: text}
         for name in SECTIONS:
             if name not in sections:
                 continue
-            whole = normalise_birads(sections[name]) if name == "IMPRESSION" else sections[name]
+            whole = normalise_birads(sections[name], mode) if name == "IMPRESSION" else sections[name]
             for laterality in ("L", "R") if side is None else (side,):
-                cleaned = clean_section(side_text(whole, laterality) if side is None else whole, mode)
-                if cleaned.strip():
-                    rows.append((patient_id, study_id, laterality, name, cleaned))
+                sentences = clean_sentences(side_text(whole, laterality) if side is None else whole, mode)
+                if sentences:
+                    rows.append((patient_id, study_id, laterality, name, sentences))
     schema = {name: dtype for name, dtype in REPORTS.schema.items() if name != "dataset"}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -120,7 +120,7 @@ def prompt_texts(images: pl.DataFrame, attributes: pl.DataFrame, seed: int) -> p
     """Describe each breast of a data set without reports by one drawn sentence per labelled finding and view."""
     grammar = PromptGrammar()
     labelled = attributes.join(images, on="image_id", how="inner")
-    rows: list[tuple[str, str, str]] = []
+    rows: list[tuple[str, str, list[str]]] = []
     keys = ["patient_id", "laterality", "view"]
     for (patient_id, laterality, view), group in labelled.sort(*keys, "image_id", "attribute").group_by(
         keys, maintain_order=True
@@ -134,9 +134,9 @@ def prompt_texts(images: pl.DataFrame, attributes: pl.DataFrame, seed: int) -> p
             if finding in grammar.findings
         ]
         if sentences:
-            rng.shuffle(sentences)
-            rows.append((str(patient_id), str(laterality), " . ".join(sentences)))
-    return pl.DataFrame(rows, schema={"patient_id": pl.String, "laterality": pl.String, "text": pl.String}, orient="row")
+            rows.append((str(patient_id), str(laterality), sentences))
+    schema = {name: REPORTS.schema[name] for name in ("patient_id", "laterality", "sentences")}
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _breasts(images: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
@@ -146,11 +146,11 @@ def _breasts(images: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
         mlo_image_ids=pl.col("image_id").filter(pl.col("view") == "MLO").sort(),
     )
     grouped = texts.group_by("patient_id", "laterality", maintain_order=True).agg(
-        texts=pl.col("text").unique(maintain_order=True)
+        texts=pl.col("sentences").unique(maintain_order=True)
     )
     joined = pairs.join(grouped, on=["patient_id", "laterality"], how="left")
     return (
-        joined.with_columns(pl.col("texts").fill_null(pl.lit([], pl.List(pl.String))))
+        joined.with_columns(pl.col("texts").fill_null(pl.lit([], BREASTS.schema["texts"])))
         .select(list(BREASTS.columns))
         .sort("patient_id", "laterality")
     )
