@@ -75,7 +75,7 @@ def read_csv(path: Path, required: list[str]) -> pl.DataFrame:
     """
     if not path.is_file():
         raise DatasetError(f"{path} is missing; the data set's root should hold it")
-    frame = pl.read_csv(path, infer_schema=False, missing_utf8_is_empty_string=False)
+    frame = pl.read_csv(path, infer_schema=False)
     for column in required:
         if column not in frame.columns:
             raise DatasetError(f"{path} has no column {column!r}; found {', '.join(frame.columns)}")

@@ -63,7 +63,8 @@ class MammoClip(nn.Module):
         self.text_encoder = text_encoder
         self.image_projection = Projection(image_encoder.num_features, embedding_dim)
         self.text_projection = Projection(text_encoder.num_features, embedding_dim)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / INITIAL_TEMPERATURE)))
+        # One element, not zero dimensions: DeepSpeed cannot broadcast a scalar parameter.
+        self.logit_scale = nn.Parameter(torch.full((1,), math.log(1 / INITIAL_TEMPERATURE)))
 
     def image_features(self, images: Tensor) -> Tensor:
         """Pooled features (B, C) before the projection, of normalised images (B, 1 or 3, H, W); see ``normalise``."""
@@ -77,6 +78,10 @@ class MammoClip(nn.Module):
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """L2-normalised embeddings (B, D) of token ids and their mask, both (B, T)."""
         return F.normalize(self.text_projection(self.text_encoder(input_ids, attention_mask)), dim=-1)
+
+    def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image embeddings, text embeddings and ``logit_scale``: one call, as data-parallel wrappers need it."""
+        return self.encode_image(images), self.encode_text(input_ids, attention_mask), self.logit_scale
 
 
 def build_model(

@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,24 +14,24 @@ import torch
 from torch import Tensor
 
 from mammoclip.data.pairs import Example, PairSampler
+from mammoclip.models import tokenise
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples: images uint8 (B x H x W), token ids and masks (B x T), text identities (B)."""
+    """B examples, the first views and texts of all, then the second ones, so that an encoder runs once.
 
-    images: tuple[Tensor, Tensor]
-    tokens: tuple[dict[str, Tensor], dict[str, Tensor]]
-    text_ids: tuple[Tensor, Tensor]
+    Images: uint8, 2B x H x W. Token ids and mask: int64, 2B x T. Text identities: int64, 2B.
+    """
+
+    images: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    text_ids: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
-        first, second = ({name: value.to(device) for name, value in tokens.items()} for tokens in self.tokens)
-        return Batch(
-            (self.images[0].to(device), self.images[1].to(device)),
-            (first, second),
-            (self.text_ids[0].to(device), self.text_ids[1].to(device)),
-        )
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def num_batches(num_examples: int, batch_size: int, world_size: int) -> int:
@@ -46,7 +46,6 @@ def iterate_batches(
     epoch: int,
     first_batch: int,
     batch_size: int,
-    max_tokens: int,
     rank: int,
     world_size: int,
     threads: int,
@@ -68,24 +67,12 @@ def iterate_batches(
             if following < last:
                 waiting.append(submit(pool, following))
                 following += 1
-            yield _collate(examples, tokenizer, max_tokens)
+            yield _collate(examples, tokenizer)
 
 
-def _collate(examples: list[Example], tokenizer: Any, max_tokens: int) -> Batch:
-    def images(views: list[Any]) -> Tensor:
-        return torch.from_numpy(np.stack(views))
-
-    def tokens(texts: list[str]) -> dict[str, Tensor]:
-        encoded = tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
-        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
-
-    def ids(texts: list[str]) -> Tensor:
-        digests = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
-        return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
-
-    texts_1, texts_2 = [e.text_1 for e in examples], [e.text_2 for e in examples]
-    return Batch(
-        (images([e.image_1 for e in examples]), images([e.image_2 for e in examples])),
-        (tokens(texts_1), tokens(texts_2)),
-        (ids(texts_1), ids(texts_2)),
-    )
+def _collate(examples: list[Example], tokenizer: Any) -> Batch:
+    images = [e.image_1 for e in examples] + [e.image_2 for e in examples]
+    texts = [e.text_1 for e in examples] + [e.text_2 for e in examples]
+    digests = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
+    ids = [int.from_bytes(digest, "big", signed=True) for digest in digests]
+    return Batch(torch.from_numpy(np.stack(images)), *tokenise(tokenizer, texts), torch.tensor(ids))

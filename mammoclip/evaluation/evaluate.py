@@ -1,0 +1,155 @@
+"""Stage ``evaluate``: predictions of every task and protocol, and their metrics with intervals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from mammoclip.artifacts import METRICS, PREDICTIONS
+from mammoclip.config import EvaluateSection
+from mammoclip.errors import ArtifactError
+from mammoclip.evaluation import metrics
+from mammoclip.evaluation.classify import LinearProbe, permute_by_patient, zero_shot_scores
+from mammoclip.evaluation.statistics import clustered_bootstrap
+
+log = logging.getLogger(__name__)
+
+NUM_CLASSES = {"mass": 2, "suspicious_calcification": 2, "density": 4}
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images of one split in one order: ids, patients, pooled features (N x F), embeddings (N x D), labels or None."""
+
+    image_ids: list[str]
+    patients: list[str]
+    pooled: Floats
+    embeddings: Floats
+    labels: npt.NDArray[np.int64] | None
+
+
+def select_examples(features: pl.DataFrame, images: pl.DataFrame, attributes: pl.DataFrame | None, task: str, split: str) -> Examples:
+    """Join features, images and labels of one task and split; without ``attributes`` the labels are None."""
+    chosen = images.filter(pl.col("split") == split).select("image_id", "patient_id").join(features, on="image_id")
+    if attributes is not None:
+        labels = attributes.filter(pl.col("attribute") == task).select("image_id", "value")
+        chosen = chosen.join(labels, on="image_id", how="inner")
+    chosen = chosen.sort("image_id")
+    return Examples(
+        chosen["image_id"].to_list(),
+        chosen["patient_id"].to_list(),
+        np.array(chosen["pooled"].to_list(), np.float64),
+        np.array(chosen["embedding"].to_list(), np.float64),
+        None if attributes is None else chosen["value"].to_numpy().astype(np.int64),
+    )
+
+
+def predict_zero_shot(test: Examples, task: str, prompt_embeddings: Floats) -> pl.DataFrame:
+    """Return the zero-shot rows of the ``predictions`` table."""
+    return _predictions(test, task, "zero-shot", zero_shot_scores(test.embeddings, prompt_embeddings))
+
+
+def predict_probe(
+    train: Examples, validation: Examples, test: Examples, task: str, section: EvaluateSection, seed: int
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of the linear probe and of its control, fitted on labels permuted over training patients.
+
+    Raises:
+        ArtifactError: if training images have fewer than two classes, or validation lacks one of them.
+    """
+    if train.labels is None or validation.labels is None:
+        raise ArtifactError(f"the probe of {task!r} needs labels; put the data set under evaluate.showcase instead")
+    if len(np.unique(train.labels)) < 2 or not set(train.labels) <= set(validation.labels):
+        raise ArtifactError(
+            f"the probe of {task!r} needs two classes in training and all of them in validation; "
+            f"found {sorted(set(train.labels.tolist()))} and {sorted(set(validation.labels.tolist()))}"
+        )
+    permuted = (
+        permute_by_patient(train.labels, train.patients, seed),
+        permute_by_patient(validation.labels, validation.patients, seed),
+    )
+    for protocol, (fit_labels, select_labels) in (
+        ("probe", (train.labels, validation.labels)),
+        ("probe-shuffled", permuted),
+    ):
+        probe = LinearProbe(section.probe_strengths)
+        probe.fit(train.pooled, fit_labels, validation.pooled, select_labels)
+        yield _predictions(test, task, protocol, probe.scores(test.pooled, NUM_CLASSES[task]))
+
+
+def compute_metrics(
+    predictions: pl.DataFrame, run: str, dataset: str, section: EvaluateSection, seed: int
+) -> pl.DataFrame:
+    """Return the ``metrics`` table: every metric of each task and protocol, with patient-clustered intervals."""
+    rows: list[dict[str, object]] = []
+    for (task, protocol), group in predictions.group_by("task", "protocol", maintain_order=True):
+        labels = group["label"].to_numpy().astype(np.int64)
+        scores = np.array(group["scores"].to_list(), np.float64)
+        binary = NUM_CLASSES[str(task)] == 2
+        values = scores[:, 1] if binary else scores
+        for name, metric in (_BINARY if binary else _MULTICLASS).items():
+            interval = clustered_bootstrap(
+                metric,
+                labels,
+                values,
+                group["patient_id"].to_numpy(),
+                num_resamples=section.num_resamples,
+                confidence=section.confidence,
+                seed=seed,
+            )
+            rows.append(
+                {
+                    "run": run,
+                    "dataset": dataset,
+                    "task": task,
+                    "protocol": protocol,
+                    "metric": name,
+                    "value": interval.value,
+                    "ci_low": interval.low,
+                    "ci_high": interval.high,
+                    "n": len(labels),
+                    "n_positive": int(labels.sum()) if binary else None,
+                    "num_patients": interval.num_clusters,
+                    "level": "image",
+                    "mode": "strict",
+                }
+            )
+            log.info("evaluate %s/%s: %s %s %s %.3f", run, dataset, task, protocol, name, interval.value)
+    return pl.DataFrame(rows, schema=METRICS.schema)
+
+
+def _predictions(test: Examples, task: str, protocol: str, scores: Floats) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "image_id": test.image_ids,
+            "patient_id": test.patients,
+            "task": [task] * len(test.image_ids),
+            "protocol": [protocol] * len(test.image_ids),
+            "label": [None] * len(test.image_ids) if test.labels is None else test.labels.tolist(),
+            "scores": scores.tolist(),
+        },
+        schema=PREDICTIONS.schema,
+    )
+
+
+def _of_arg_max(metric: Callable[..., float]) -> Callable[[npt.NDArray[np.int64], Floats], float]:
+    return lambda labels, scores: metric(labels, scores.argmax(axis=1))
+
+
+def _quadratic_kappa(labels: npt.NDArray[np.int64], scores: Floats) -> float:
+    return metrics.cohen_kappa(labels, scores.argmax(axis=1), quadratic=True)
+
+
+_BINARY = {"auroc": metrics.auroc, "auprc": metrics.auprc}
+_MULTICLASS = {
+    "accuracy": _of_arg_max(metrics.accuracy),
+    "balanced_accuracy": _of_arg_max(metrics.balanced_accuracy),
+    "kappa": _quadratic_kappa,
+}

@@ -1,0 +1,1 @@
+"""One thin command per stage: parse arguments, call the library, write through artifacts."""

@@ -1,0 +1,50 @@
+"""What every stage command shares: its log, its errors, its configuration section."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from mammoclip.config import Section, parse_section
+from mammoclip.errors import ConfigError, MammoClipError
+
+S = TypeVar("S", bound=Section)
+
+
+def run_stage(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], None]) -> None:
+    """Run a stage: progress on the screen, the whole story in ``--log``, one sentence and exit 1 on failure."""
+    parser.add_argument("--log", type=Path, required=True, help="log file of the stage")
+    arguments = parser.parse_args()
+    arguments.log.parent.mkdir(parents=True, exist_ok=True)
+    screen = logging.StreamHandler()
+    screen.addFilter(logging.Filter("mammoclip"))
+    screen.setFormatter(logging.Formatter("  %(message)s"))
+    story = logging.FileHandler(arguments.log, mode="w", encoding="utf-8")
+    story.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[screen, story], force=True)
+    log = logging.getLogger("pipelines")
+    try:
+        run(arguments)
+    except MammoClipError as error:
+        log.exception("stage failed")
+        sys.exit(f"Error: {error}")
+    except Exception as error:  # the last resort: a bug, whose traceback belongs in the log and not on the screen
+        log.exception("stage failed")
+        sys.exit(f"Error: unexpected {type(error).__name__}; the whole story is in {arguments.log}")
+
+
+def section_argument(section: type[S]) -> Callable[[str], S]:
+    """Return an argparse type that reads a configuration section from JSON."""
+
+    def parse(text: str) -> S:
+        try:
+            return parse_section(section, json.loads(text))
+        except (ConfigError, json.JSONDecodeError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse

@@ -1,0 +1,55 @@
+"""Stage ``evaluate``: zero-shot and linear probe of one run, on labelled and on showcase data sets."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mammoclip.artifacts import ATTRIBUTES, FEATURES, IMAGES, METRICS, PREDICTIONS, Table, read_table, write_table
+from mammoclip.config import EvaluateSection
+from mammoclip.evaluation.evaluate import compute_metrics, predict_probe, predict_zero_shot, select_examples
+from mammoclip.models import load
+from mammoclip.text import zero_shot_prompts
+from pipelines.command import run_stage, section_argument
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write predictions, and metrics where there are labels."""
+    section: EvaluateSection = arguments.config
+    results, dataset = arguments.results, arguments.dataset
+    labelled = dataset in section.datasets
+    model = load(results / "pretrain" / arguments.run)
+    features = read_table(FEATURES, arguments.out / "features.parquet")
+    images = _read(results, dataset, IMAGES)
+    attributes = _read(results, dataset, ATTRIBUTES) if labelled else None
+    predictions: list[pl.DataFrame] = []
+    for task in section.tasks:
+        train, validation, test = (
+            select_examples(features, images, attributes, task, split) for split in ("train", "validation", "test")
+        )
+        prompts = model.encode_text(list(zero_shot_prompts(task))).double().cpu().numpy()
+        predictions.append(predict_zero_shot(test, task, np.asarray(prompts)))
+        if labelled:
+            predictions.extend(predict_probe(train, validation, test, task, section, arguments.seed))
+    table = pl.concat(predictions)
+    write_table(table, PREDICTIONS, arguments.out / "predictions.parquet")
+    metrics = compute_metrics(table, arguments.run, dataset, section, arguments.seed) if labelled else METRICS.empty()
+    write_table(metrics, METRICS, arguments.out / "metrics.parquet")
+
+
+def _read(results: Path, dataset: str, table: Table) -> pl.DataFrame:
+    return read_table(table, results / "tabulate" / dataset / f"{table.name}.parquet")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=section_argument(EvaluateSection), required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    run_stage(parser, run)
