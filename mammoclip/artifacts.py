@@ -109,7 +109,7 @@ MANIFEST = Table(
     1,
     {
         "image_id": Column(pl.String, "image"),
-        "shard": Column(pl.String, "file name of the tar that holds <image_id>.png"),
+        "shard": Column(pl.String, "file name of the tar that holds <image_id>.png (a dot of the id is written %2E)"),
         "offset": Column(pl.Int64, "first byte of the PNG in the tar"),
         "length": Column(pl.Int64, "bytes of the PNG"),
         "height_px": Column(pl.Int32, "height of the PNG"),
@@ -272,7 +272,7 @@ def write_table(frame: pl.DataFrame, table: Table, path: Path) -> None:
     missing = [name for name in table.columns if name not in frame.columns]
     if missing:
         raise ArtifactError(f"{path}: table {table.name!r} lacks the column {missing[0]!r}")
-    frame = frame.select(pl.col(name).cast(column.dtype) for name, column in table.columns.items())
+    frame = pl.DataFrame([_cast(frame[name], dtype, path) for name, dtype in table.schema.items()])
     _check_nulls(frame, table, path)
     with atomic_path(path) as temporary:
         metadata = {"mammoclip.table": table.name, "mammoclip.version": str(table.version)}
@@ -305,6 +305,19 @@ def read_table(table: Table, path: Path) -> pl.DataFrame:
             raise ArtifactError(f"{path}: column {name!r} should be {dtype}, found {frame.schema[name]}")
     _check_nulls(frame, table, path)
     return frame.select(list(table.columns))
+
+
+def _cast(column: pl.Series, dtype: pl.DataType, path: Path) -> pl.Series:
+    """Return ``column`` as ``dtype``, where every value survives it."""
+    try:
+        cast = column.cast(dtype)
+        if column.dtype.is_float() and dtype.is_integer() and not cast.cast(column.dtype).equals(column):
+            raise pl.exceptions.InvalidOperationError("fractions would be cut off")
+        return cast
+    except pl.exceptions.PolarsError as error:
+        raise ArtifactError(
+            f"{path}: column {column.name!r} should be {dtype}, found {column.dtype} ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def _check_nulls(frame: pl.DataFrame, table: Table, path: Path) -> None:

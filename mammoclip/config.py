@@ -1,20 +1,18 @@
 """The configuration, written once: typed, described, and the source of the JSON schema.
 
 ``config.yaml`` holds one section per stage. Every key states its unit in its name or description, and an unknown
-key is an error that names the nearest valid one. ``python -m mammoclip.config SCHEMA`` regenerates the schema with
-which Snakemake validates the configuration at parse time; a test shows drift.
+key is an error that names the nearest valid one. ``mammoclip.documentation`` generates from it the schema with which
+Snakemake validates the configuration at parse time, and its reference.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib.resources
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
 from mammoclip.errors import ConfigError
 
@@ -36,74 +34,103 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
+def _check_range(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError("the smallest value comes first")
+    return limits
+
+
+# Not strict: YAML and JSON have lists only.
+Range = Annotated[tuple[PositiveFloat, PositiveFloat], Field(strict=False), AfterValidator(_check_range)]
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values are not coerced between kinds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class PhantomCohort(Section):
     """Size of the generated phantom cohort (one exam of four views per patient)."""
 
-    num_patients: PositiveInt = Field(400, description="patients, one exam each")
-    rows_px: int = Field(800, ge=128, description="nominal detector rows, in pixels")
-    columns_px: int = Field(512, ge=96, description="nominal detector columns, in pixels")
+    num_patients: PositiveInt = Field(default=400, description="patients, one exam each")
+    rows_px: int = Field(default=800, ge=128, description="nominal detector rows, in pixels")
+    columns_px: int = Field(default=512, ge=96, description="nominal detector columns, in pixels")
 
 
 class Dataset(Section):
     """One data set: where it lies and which adapter reads its layout."""
 
     adapter: AdapterName = Field(description="layout of the data set's folder and tables")
-    root: str = Field(description="folder of the data set, or package:NAME/FOLDER for data inside a Python package")
-    split: Split | None = Field(None, description="puts every patient into one split; default: the data set's own")
-    generate: PhantomCohort | None = Field(None, description="phantom only: generate the cohort into root")
+    root: str | None = Field(
+        default=None,
+        description="folder of the data set, or package:NAME/FOLDER for data inside a Python package; "
+        "null only with generate, whose data lie under results/generate",
+    )
+    split: Split | None = Field(
+        default=None, description="puts every patient into one split; default: the data set's own"
+    )
+    generate: PhantomCohort | None = Field(default=None, description="phantom only: generate the cohort, in place of a root")
 
 
 class ShardSection(Section):
     """DICOM to cropped PNG shards."""
 
-    mode: Mode = Field("strict", description="grey-scale recipe and crop: as released (compat) or as it should be")
-    height_px: PositiveInt = Field(1520, description="height of the PNG, in pixels (paper: 1520)")
-    width_px: PositiveInt = Field(912, description="width of the PNG, in pixels (paper: 912)")
-    num_shards: PositiveInt = Field(64, description="shards per data set; a study belongs to hash(study_id) % num_shards")
+    mode: Mode = Field(
+        default="strict", description="grey-scale recipe and crop: as released (compat) or as it should be"
+    )
+    height_px: PositiveInt = Field(default=1520, description="height of the PNG, in pixels (paper: 1520)")
+    width_px: PositiveInt = Field(default=912, description="width of the PNG, in pixels (paper: 912)")
+    num_shards: PositiveInt = Field(
+        default=64, description="shards per data set; a study belongs to hash(study_id) % num_shards"
+    )
 
 
 class TabulateSection(Section):
     """Reports, boxes, labels and image-text pairs as Parquet tables."""
 
-    mode: Mode = Field("strict", description="text cleaning and box geometry: as released (compat) or as it should be")
-    validation_fraction: Fraction = Field(0.1, description="part of the training patients that selects the epoch")
-    test_fraction: Fraction = Field(0.2, description="part of the patients tested where the data set has no split")
+    mode: Mode = Field(
+        default="strict", description="text cleaning and box geometry: as released (compat) or as it should be"
+    )
+    validation_fraction: Fraction = Field(
+        default=0.1, description="part of the training patients that selects the epoch"
+    )
+    test_fraction: Fraction = Field(
+        default=0.2, description="part of the patients tested where the data set has no split"
+    )
 
 
 class Augmentation(Section):
     """Training augmentation; each transform is applied with the given probability (paper: 0.5)."""
 
-    probability: Fraction = Field(0.5, description="probability of each transform")
-    horizontal_flip: bool = Field(True, description="flip left-right; strict swaps the words left and right with it")
-    vertical_flip: bool = Field(True, description="flip top-bottom")
-    rotation_deg: float = Field(20.0, ge=0, le=180, description="largest rotation, in degrees")
-    translation_fraction: Fraction = Field(0.1, description="largest shift, as a fraction of the image size")
-    scale_range: tuple[float, float] = Field((0.8, 1.2), description="smallest and largest magnification")
-    shear_deg: float = Field(20.0, ge=0, lt=90, description="largest shear, in degrees")
-    elastic_alpha_px: float = Field(10.0, ge=0, description="elastic displacement, in pixels (0: none)")
-    elastic_sigma_px: float = Field(15.0, gt=0, description="smoothness of the elastic displacement, in pixels")
+    probability: Fraction = Field(default=0.5, description="probability of each transform")
+    horizontal_flip: bool = Field(
+        default=True, description="flip left-right; strict swaps the words left and right with it"
+    )
+    vertical_flip: bool = Field(default=True, description="flip top-bottom")
+    rotation_deg: float = Field(default=20.0, ge=0, le=180, description="largest rotation, in degrees")
+    translation_fraction: Fraction = Field(default=0.1, description="largest shift, as a fraction of the image size")
+    scale_range: Range = Field(default=(0.8, 1.2), description="smallest and largest magnification")
+    shear_deg: float = Field(default=20.0, ge=0, lt=90, description="largest shear, in degrees")
+    elastic_alpha_px: float = Field(default=10.0, ge=0, description="elastic displacement, in pixels (0: none)")
+    elastic_sigma_px: float = Field(default=15.0, gt=0, description="smoothness of the elastic displacement, in pixels")
 
 
 class LossWeights(Section):
     """Weights of the multi-view objective (reference: section 4 of the method's description)."""
 
-    image_text: float = Field(1.0, ge=0, description="weight of the mean of image-to-text and text-to-image")
-    image_image: float = Field(1.0, ge=0, description="weight of the image-to-image term")
-    text_text: float = Field(0.5, ge=0, description="weight of the text-to-text term")
-    mask_equal_texts: bool = Field(False, description="equal texts in a batch are not negatives of each other")
+    image_text: float = Field(default=1.0, ge=0, description="weight of the mean of image-to-text and text-to-image")
+    image_image: float = Field(default=1.0, ge=0, description="weight of the image-to-image term")
+    text_text: float = Field(default=0.5, ge=0, description="weight of the text-to-text term")
+    mask_equal_texts: bool = Field(default=False, description="equal texts in a batch are not negatives of each other")
 
 
 class Run(Section):
     """One pretraining run; the controls share every other setting with the run that they control."""
 
     control: Control = Field(
-        "none", description="none: trains; untrained: initial weights; shuffled_reports: texts permuted over patients"
+        default="none",
+        description="none: trains; untrained: initial weights; shuffled_reports: texts permuted over patients",
     )
 
 
@@ -112,63 +139,74 @@ class PretrainSection(Section):
 
     datasets: list[Name] = Field(description="data sets whose training patients are used")
     runs: dict[Name, Run] = Field(description="runs by name")
-    image_encoder: Literal["efficientnet-b5", "efficientnet-b2", "efficientnet-lite0"] = Field("efficientnet-b5")
-    image_weights: str | None = Field(None, description="ImageNet weights: a file or package:NAME/FILE; null: random")
-    text_encoder: str = Field("emilyalsentzer/Bio_ClinicalBERT", description="hub id, folder or package:NAME/FOLDER")
-    embedding_dim: PositiveInt = Field(512, description="dimensions of the joint space")
-    height_px: PositiveInt = Field(1520, description="image height at the encoder, in pixels")
-    width_px: PositiveInt = Field(912, description="image width at the encoder, in pixels")
-    max_tokens: int = Field(256, gt=2, le=512, description="longest text, in tokens")
-    batch_size: PositiveInt = Field(8, description="image-text examples per process and optimiser step")
-    num_epochs: PositiveInt = Field(10, description="passes over the training breasts (paper: 10)")
-    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up, in epochs")
-    learning_rate: float = Field(5e-5, gt=0, description="peak learning rate of AdamW")
-    projection_learning_rate: float | None = Field(None, gt=0, description="of the projections; null: the same")
-    weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW, all parameters alike")
+    image_encoder: Literal["efficientnet-b5", "efficientnet-b2", "efficientnet-lite0"] = Field(
+        default="efficientnet-b5"
+    )
+    image_weights: str | None = Field(
+        default=None, description="ImageNet weights: a file or package:NAME/FILE; null: random"
+    )
+    text_encoder: str = Field(
+        default="emilyalsentzer/Bio_ClinicalBERT", description="hub id, folder or package:NAME/FOLDER"
+    )
+    freeze_image_blocks: int = Field(
+        default=0, ge=0, description="first blocks of the image encoder that stay as they are"
+    )
+    freeze_text_layers: int = Field(
+        default=0, ge=0, description="first layers of the text encoder that stay as they are"
+    )
+    embedding_dim: PositiveInt = Field(default=512, description="dimensions of the joint space")
+    height_px: PositiveInt = Field(default=1520, description="image height at the encoder, in pixels")
+    width_px: PositiveInt = Field(default=912, description="image width at the encoder, in pixels")
+    max_tokens: int = Field(default=256, gt=2, le=512, description="longest text, in tokens")
+    batch_size: PositiveInt = Field(default=8, description="image-text examples per process and optimiser step")
+    num_epochs: PositiveInt = Field(default=10, description="passes over the training breasts (paper: 10)")
+    warmup_epochs: float = Field(default=1.0, ge=0, description="linear warm-up, in epochs")
+    learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of AdamW")
+    projection_learning_rate: float | None = Field(default=None, gt=0, description="of the projections; null: the same")
+    weight_decay: float = Field(default=1e-4, ge=0, description="weight decay of AdamW, all parameters alike")
     loss: LossWeights = LossWeights()
     augmentation: Augmentation = Augmentation()
-    processes: PositiveInt = Field(1, description="processes (one GPU each) on one node")
-    threads: PositiveInt = Field(8, description="CPU threads per run")
-    deepspeed: str = Field("workflow/deepspeed/zero1.json", description="DeepSpeed configuration file")
-    checkpoint_minutes: float = Field(10.0, gt=0, description="time between resume checkpoints, in minutes")
+    gpus: int = Field(default=1, ge=0, description="GPUs of a run, one process each, on one node; 0: on the CPU")
+    threads: PositiveInt = Field(default=8, description="CPU threads per process")
+    deepspeed: str = Field(default="workflow/deepspeed/zero0.json", description="DeepSpeed configuration file")
+    checkpoint_minutes: float = Field(default=10.0, gt=0, description="time between resume checkpoints, in minutes")
 
 
 class EvaluateSection(Section):
     """Zero-shot classification and linear probe on frozen features."""
 
     datasets: list[Name] = Field(description="data sets with labels: metrics are computed on their test patients")
-    showcase: list[Name] = Field([], description="data sets without labels: scored and shown image by image")
-    tasks: list[Task] = Field(["mass", "suspicious_calcification", "density"])
-    batch_size: PositiveInt = Field(16, description="images per forward pass")
-    probe_strengths: list[float] = Field(
-        [0.001, 0.01, 0.1, 1.0], description="inverse L2 strengths; the best on validation patients is used"
+    showcase: list[Name] = Field(default=[], description="data sets without labels: scored and shown image by image")
+    tasks: list[Task] = Field(default=["mass", "suspicious_calcification", "density"])
+    batch_size: PositiveInt = Field(default=16, description="images per forward pass")
+    probe_strengths: list[PositiveFloat] = Field(
+        default=[0.001, 0.01, 0.1, 1.0],
+        min_length=1,
+        description="inverse L2 strengths; the best on validation patients is used",
     )
-    num_resamples: PositiveInt = Field(1000, description="bootstrap resamples, clustered by patient")
-    confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals")
-
-
-class LocalizeSection(Section):
-    """Mammo-FActOR and detection; its keys arrive with the stage."""
+    num_resamples: PositiveInt = Field(default=1000, description="bootstrap resamples, clustered by patient")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="coverage of the intervals")
 
 
 class PaperSection(Section):
     """Tables, figures and the report."""
 
-    main_run: Name = Field("mammo-clip", description="the run whose curves are drawn; the others are its controls")
-    contact_sheet_images: PositiveInt = Field(24, description="crops shown per data set")
+    main_run: Name = Field(
+        default="mammo-clip", description="the run whose curves are drawn; the others are its controls"
+    )
+    contact_sheet_images: PositiveInt = Field(default=24, description="crops shown per data set")
 
 
 class Config(Section):
     """The whole of ``config.yaml``."""
 
-    results: str = Field("results", description="folder of all artifacts")
-    seed: int = Field(42, ge=0, description="seed of everything random")
+    results: str = Field(default="results", description="folder of all artifacts")
+    seed: int = Field(default=42, ge=0, description="seed of everything random")
     datasets: dict[Name, Dataset] = Field(description="data sets by name")
     shard: ShardSection = ShardSection()
     tabulate: TabulateSection = TabulateSection()
     pretrain: PretrainSection
     evaluate: EvaluateSection
-    localize: LocalizeSection = LocalizeSection()
     paper: PaperSection = PaperSection()
 
     def model_post_init(self, __context: Any) -> None:
@@ -180,13 +218,17 @@ class Config(Section):
         ):
             for name in names:
                 if name not in self.datasets:
-                    raise ConfigError(f"{key} names {name!r}, which is not under datasets{_suggest(name, self.datasets)}")
+                    raise ConfigError(
+                        f"{key} names {name!r}, which is not under datasets{_suggest(name, self.datasets)}"
+                    )
         if self.paper.main_run not in self.pretrain.runs:
             hint = _suggest(self.paper.main_run, self.pretrain.runs)
             raise ConfigError(f"paper.main_run names {self.paper.main_run!r}, which is not under pretrain.runs{hint}")
         for name, dataset in self.datasets.items():
             if dataset.generate is not None and dataset.adapter != "phantom":
                 raise ConfigError(f"datasets.{name}.generate: only the phantom adapter can generate its data")
+            if (dataset.generate is None) == (dataset.root is None):
+                raise ConfigError(f"datasets.{name}: give either root (data that exist) or generate (phantoms)")
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -217,8 +259,8 @@ def resolve_source(source: str) -> str:
     package, _, inner = source.removeprefix("package:").partition("/")
     try:
         root = Path(str(importlib.resources.files(package)))
-    except ModuleNotFoundError:
-        raise ConfigError(f"{source}: the package {package!r} is not installed; install it with pip") from None
+    except (ImportError, TypeError, ValueError):
+        raise ConfigError(f"{source}: there is no installed package {package!r}; install it with pip") from None
     path = root / inner
     if not path.exists() or not path.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"{source}: the package {package!r} holds no {inner!r}")
@@ -253,13 +295,5 @@ def _sentence(section: type[BaseModel], error: Any) -> str:
         return f"unknown key {key!r}{_suggest(str(location[-1]), _fields_at(section, location[:-1]))}"
     if error["type"] == "missing":
         return f"missing key {key!r}"
-    return f"{key}: {error['msg'].lower()}, got {error['input']!r}"
-
-
-def main() -> None:
-    """Write the JSON schema to the file named on the command line."""
-    Path(sys.argv[1]).write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    message = error["msg"]
+    return f"{key or section.__name__}: {message[0].lower()}{message[1:]}, got {error['input']!r}"

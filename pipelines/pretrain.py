@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
         section.embedding_dim,
         arguments.seed,
     )
+    model.image_encoder.freeze(section.freeze_image_blocks)
+    model.text_encoder.freeze(section.freeze_text_layers)
     tokenizer = load_tokenizer(text_encoder, section.max_tokens)
     rank, steps = 0, STEPS.empty()
     if control != "untrained":

@@ -59,7 +59,10 @@ def _draw_affine(
     """Return the 2 x 3 matrix from output to input pixels: rotation, shear and scale about the centre, then a shift."""
     height, width = shape
     angle, shear = np.deg2rad(
-        [rng.uniform(-strength.rotation_deg, strength.rotation_deg), rng.uniform(-strength.shear_deg, strength.shear_deg)]
+        [
+            rng.uniform(-strength.rotation_deg, strength.rotation_deg),
+            rng.uniform(-strength.shear_deg, strength.shear_deg),
+        ]
     )
     scale = rng.uniform(*strength.scale_range)
     shift = rng.uniform(-1.0, 1.0, 2) * strength.translation_fraction * np.array([width, height])

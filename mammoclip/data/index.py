@@ -47,6 +47,8 @@ def index_dataset(adapter: Adapter, root: Path, dataset: str, split: str | None,
     found = files.filter(pl.col("path").is_not_null()).to_dicts()
     if not found:
         raise DatasetError(f"no image file was found for data set {dataset!r} under {root}")
+    if not files.filter(pl.col("path").is_null() & pl.col("image_id").is_null()).is_empty():
+        raise DatasetError(f"the tables of data set {dataset!r} list an image without image_id; give it one")
     results = map_ordered(partial(_index_file, root), found, processes, f"index {dataset}: headers")
     missing = [
         _reject(row["image_id"], "missing_file", "listed in the data set's tables, but there is no such file")
@@ -74,7 +76,7 @@ def _index_file(root: Path, row: Row) -> Row:
             raise RejectedInput("not_in_tables", "the data set's tables do not list this file")
         for key in ("patient_id", "study_id", "image_id"):
             if not is_safe_id(row[key]):
-                raise RejectedInput("unsafe_id", f"{key} should be letters, digits and ._- only")
+                raise RejectedInput("unsafe_id", f"{key} should be letters, digits and ._- only, and not empty")
         laterality = row["laterality"] or header.laterality
         view = row["view"] or header.view
         if laterality not in ("L", "R"):

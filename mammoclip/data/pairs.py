@@ -75,9 +75,11 @@ def shuffle_texts(breasts: pl.DataFrame, seed: int) -> pl.DataFrame:
     moved = breasts.join(pl.concat(donors), on=["dataset", "split", "patient_id"]).join(
         donor_texts, on=["dataset", "donor", "laterality"], how="left"
     )
-    return moved.with_columns(texts=pl.col("donated").fill_null(pl.lit([], breasts.schema["texts"]))).select(
-        breasts.columns
-    ).sort("dataset", "patient_id", "laterality")
+    return (
+        moved.with_columns(texts=pl.col("donated").fill_null(pl.lit([], breasts.schema["texts"])))
+        .select(breasts.columns)
+        .sort("dataset", "patient_id", "laterality")
+    )
 
 
 def swap_sides(text: str) -> str:
@@ -104,6 +106,7 @@ class PairSampler:
         strength: AugmentationStrength | None,
         horizontal_flip_probability: float = 0.0,
     ) -> None:
+        """Draw from ``breasts``; without ``strength`` examples are those of validation."""
         self.breasts = breasts
         self._read_image = read_image
         self._seed = seed
@@ -128,13 +131,13 @@ class PairSampler:
             return Example(self._read_image(ids[0]), self._read_image(ids[1]), *texts)
         rng = np.random.default_rng([self._seed, 3, epoch, index])
         ids = _draw_images(breast, rng)
-        texts = tuple(_shuffle_sentences(breast.texts[i], rng) for i in rng.integers(len(breast.texts), size=2))
+        text_1, text_2 = (_shuffle_sentences(breast.texts[i], rng) for i in rng.integers(len(breast.texts), size=2))
         images = [self._read_image(image_id) for image_id in ids]
         if rng.random() < self._flip:
             images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
-            texts = tuple(swap_sides(text) for text in texts)
+            text_1, text_2 = swap_sides(text_1), swap_sides(text_2)
         image_1, image_2 = (augment(image, self._strength, rng) for image in images)
-        return Example(image_1, image_2, texts[0], texts[1])
+        return Example(image_1, image_2, text_1, text_2)
 
 
 def _first(breast: Breast) -> tuple[tuple[str, str], tuple[str, str]]:

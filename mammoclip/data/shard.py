@@ -53,31 +53,23 @@ def write_shard(
     """Convert the images of ``index`` into one tar, and return its manifest and rejects.
 
     The bytes of the tar depend on the images, the recipe and their order only: not on processes, time or user.
+    WebDataset ends a sample's key at the first dot of a member's name, so a dot of an image id is written ``%2E``.
     """
     rows = index.select("image_id", "path", "laterality", "view").to_dicts()
     converted = map_ordered(partial(_convert, root, recipe), rows, processes, f"shard {dataset}/{tar_path.stem}")
     manifest: list[dict[str, Any]] = []
     rejects: list[dict[str, Any]] = []
-    with atomic_path(tar_path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for row, result in zip(rows, converted, strict=True):
-            if isinstance(result, RejectedInput):
-                rejects.append(
-                    {
-                        "dataset": dataset,
-                        "stage": "shard",
-                        "path": row["path"],
-                        "reason": result.reason,
-                        "detail": result.detail,
-                    }
-                )
+    with atomic_path(tar_path) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+        for row, (png, entry) in zip(rows, converted, strict=True):
+            if png is None:
+                rejects.append({"dataset": dataset, "stage": "shard", "path": row["path"], **entry})
                 continue
-            png, entry = result
-            entry = {**entry, "shard": tar_path.name, "offset": tar.offset + tarfile.BLOCKSIZE, "length": len(png)}
-            _add(tar, f"{row['image_id']}.png", png)
-            sidecar = {key: row[key] for key in ("image_id", "laterality", "view")}
-            crop = {key: entry[key] for key in ("crop_top", "crop_bottom", "crop_left", "crop_right", "mode")}
-            _add(tar, f"{row['image_id']}.json", json.dumps({**sidecar, **crop}, sort_keys=True).encode())
-            manifest.append(entry)
+            key = row["image_id"].replace(".", "%2E")
+            offset = _add(tar, f"{key}.png", png)
+            sidecar = {name: row[name] for name in ("image_id", "laterality", "view")}
+            crop = {name: entry[name] for name in ("crop_top", "crop_bottom", "crop_left", "crop_right", "mode")}
+            _add(tar, f"{key}.json", json.dumps({**sidecar, **crop}, sort_keys=True).encode())
+            manifest.append({**entry, "shard": tar_path.name, "offset": offset, "length": len(png)})
     return (
         pl.DataFrame(manifest, schema=MANIFEST.schema) if manifest else MANIFEST.empty(),
         pl.DataFrame(rejects, schema=REJECTS.schema) if rejects else REJECTS.empty(),
@@ -85,25 +77,28 @@ def write_shard(
 
 
 def check_conservation(index: pl.DataFrame, manifest: pl.DataFrame, rejects: pl.DataFrame) -> None:
-    """Check that every indexed image was written once or rejected.
+    """Check that every indexed image was either written or rejected, once.
 
     Raises:
-        ArtifactError: with the counts, if images were lost or written twice.
+        ArtifactError: with the counts, if images were lost or counted twice.
     """
-    written = manifest["image_id"]
-    if written.n_unique() != len(written) or len(index) != len(written) + len(rejects):
+    paths = dict(index.select("image_id", "path").rows())
+    accounted = [paths.get(image_id, "") for image_id in manifest["image_id"]] + rejects["path"].to_list()
+    if sorted(accounted) != sorted(paths.values()):
         raise ArtifactError(
-            f"shards do not conserve images: {len(index)} indexed, {len(written)} written "
-            f"({written.n_unique()} distinct), {len(rejects)} rejected; delete the shards and rerun the stage"
+            f"shards do not conserve images: {len(index)} indexed, {len(manifest)} written, {len(rejects)} rejected, "
+            f"{len(set(accounted) & set(paths.values()))} of the indexed among them; "
+            "delete the shards and rerun the stage"
         )
 
 
-def _convert(root: Path, recipe: Recipe, row: dict[str, str]) -> tuple[bytes, dict[str, Any]] | RejectedInput:
+def _convert(root: Path, recipe: Recipe, row: dict[str, str]) -> tuple[bytes | None, dict[str, Any]]:
+    """Return the PNG and its manifest entry, or None and why the image is rejected."""
     try:
         mammogram = read_mammogram(root / row["path"])
         image, crop = to_png_array(mammogram, recipe.mode, (recipe.height_px, recipe.width_px))
     except RejectedInput as error:
-        return error
+        return None, {"reason": error.reason, "detail": error.detail}
     encoded, buffer = cv2.imencode(".png", image, _PNG_PARAMETERS)
     if not encoded:
         raise ArtifactError(f"OpenCV could not encode image {row['image_id']} as PNG")
@@ -121,10 +116,11 @@ def _convert(root: Path, recipe: Recipe, row: dict[str, str]) -> tuple[bytes, di
     }
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    if len(name.encode()) > 100:
-        raise ArtifactError(f"{name}: longer than the 100 bytes of a tar header; shorten the image ids")
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Add a file and return the offset of its first byte in the tar."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     member.mode = 0o644
     tar.addfile(member, io.BytesIO(content))
+    num_blocks = -(-len(content) // tarfile.BLOCKSIZE)
+    return tar.offset - num_blocks * tarfile.BLOCKSIZE

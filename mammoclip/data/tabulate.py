@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from mammoclip.artifacts import ATTRIBUTES, BREASTS, FINDINGS, IMAGES, REPORTS
 from mammoclip.dicom import CropBox, boxes_to_crop, boxes_to_crop_compat
+from mammoclip.errors import DatasetError
 from mammoclip.text import Mode, PromptGrammar, clean_sentences, normalise_birads, side_text, split_report
+
+log = logging.getLogger(__name__)
 
 SECTIONS = ("FINDINGS", "IMPRESSION")
 _BOX = ["x_min", "y_min", "x_max", "y_max"]
@@ -37,7 +42,11 @@ class SplitFractions:
 
 
 def tabulate_dataset(raw: RawTables, dataset: str, mode: Mode, fractions: SplitFractions) -> dict[str, pl.DataFrame]:
-    """Return the tables images, findings, attributes, reports and breasts of one data set."""
+    """Return the tables images, findings, attributes, reports and breasts of one data set.
+
+    Raises:
+        DatasetError: if the data set puts a patient into several splits.
+    """
     images = _images(raw, fractions)
     here = images.select("image_id")
     attributes = raw.attributes.join(here, on="image_id", how="semi").sort("image_id", "attribute")
@@ -49,8 +58,9 @@ def tabulate_dataset(raw: RawTables, dataset: str, mode: Mode, fractions: SplitF
         "attributes": attributes.with_columns(dataset=pl.lit(dataset)).select(list(ATTRIBUTES.columns)),
         "reports": reports.with_columns(dataset=pl.lit(dataset)).select(list(REPORTS.columns)),
     }
-    texts = reports if len(reports) else prompt_texts(images, attributes, fractions.seed)
-    tables["breasts"] = _breasts(images, texts)
+    # The sections' names are in the order of a report; the order within each stays.
+    texts = reports.sort("section", maintain_order=True)
+    tables["breasts"] = _breasts(images, texts if len(texts) else prompt_texts(images, attributes, fractions.seed))
     return tables
 
 
@@ -58,7 +68,12 @@ def assign_split(given: str | None, patient_id: str, fractions: SplitFractions) 
     """Return the split of a patient: a given test stays test, training patients lend some to validation.
 
     The choice hashes the patient's id, so it does not change when patients are added.
+
+    Raises:
+        DatasetError: if ``given`` is none of train, validation, test and None.
     """
+    if given not in ("train", "validation", "test", None):
+        raise DatasetError(f"the data set's table has the split {given!r}; expected train, validation, test or nothing")
     digest = hashlib.sha256(f"{fractions.seed}/{patient_id}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
     if given in ("test", "validation"):
@@ -71,6 +86,12 @@ def assign_split(given: str | None, patient_id: str, fractions: SplitFractions) 
 
 
 def _images(raw: RawTables, fractions: SplitFractions) -> pl.DataFrame:
+    mixed = raw.index.group_by("patient_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+    if len(mixed):
+        raise DatasetError(
+            f"the data set's table puts {len(mixed)} patients into several splits, such as "
+            f"{mixed['patient_id'].sort()[0]!r}; correct it: a patient belongs to one split"
+        )
     splits = [
         assign_split(given, patient, fractions) for given, patient in raw.index.select("split", "patient_id").rows()
     ]
@@ -82,7 +103,7 @@ def _findings(raw: RawTables, images: pl.DataFrame, mode: Mode) -> pl.DataFrame:
     """Move the boxes from stored pixels to pixels of the PNG; boxes outside the crop are dropped in strict mode."""
     sizes = raw.index.select("image_id", "rows", "columns")
     boxes = raw.findings.drop_nulls(_BOX).join(images, on="image_id", how="inner").join(sizes, on="image_id")
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for row in boxes.sort("image_id", "finding", *_BOX).iter_rows(named=True):
         crop = CropBox(row["crop_top"], row["crop_bottom"], row["crop_left"], row["crop_right"])
         size = (row["height_px"], row["width_px"])
@@ -95,6 +116,8 @@ def _findings(raw: RawTables, images: pl.DataFrame, mode: Mode) -> pl.DataFrame:
                 continue
         coordinates = dict(zip(_BOX, moved[0].tolist(), strict=True))
         rows.append({"image_id": row["image_id"], "finding": row["finding"], "birads": row["birads"], **coordinates})
+    if len(rows) < len(boxes):
+        log.info("tabulate: %d of %d boxes lie outside the crop and are left out", len(boxes) - len(rows), len(boxes))
     schema = {name: dtype for name, dtype in FINDINGS.schema.items() if name != "dataset"}
     return pl.DataFrame(rows, schema=schema)
 
@@ -102,7 +125,9 @@ def _findings(raw: RawTables, images: pl.DataFrame, mode: Mode) -> pl.DataFrame:
 def _reports(raw: pl.DataFrame, mode: Mode) -> pl.DataFrame:
     """Cut reports into sections, sides and cleaned sentences; empty ones are left out."""
     rows: list[tuple[str, str, str, str, list[str]]] = []
-    for patient_id, study_id, side, section, text in raw.sort("study_id", "laterality", "section").rows():
+    for patient_id, study_id, side, section, text in raw.sort(
+        "study_id", "laterality", "section", maintain_order=True
+    ).rows():
         sections = split_report(text) if section == "REPORT" else {section: text}
         for name in SECTIONS:
             if name not in sections:
@@ -129,9 +154,9 @@ def prompt_texts(images: pl.DataFrame, attributes: pl.DataFrame, seed: int) -> p
         rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
         values = group.group_by("attribute", maintain_order=True).agg(pl.col("value").max())
         sentences = [
-            grammar.draw(rng, finding, positive=value > 0, laterality=str(laterality))
+            grammar.draw(rng, finding, positive=value > 0, laterality="L" if laterality == "L" else "R")
             for finding, value in values.rows()
-            if finding in grammar.findings
+            if finding.replace("_", " ") in grammar.findings
         ]
         if sentences:
             rows.append((str(patient_id), str(laterality), sentences))

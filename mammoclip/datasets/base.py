@@ -62,24 +62,28 @@ class Adapter(Protocol):
         """Return raw report texts; ``REPORTS``."""
 
 
-def is_safe_id(identifier: str) -> bool:
+def is_safe_id(identifier: str | None) -> bool:
     """Tell whether an identifier can be part of a file name: letters, digits, ``._-``, at most 128, no leading dot."""
-    return _SAFE_ID.fullmatch(identifier) is not None
+    return identifier is not None and _SAFE_ID.fullmatch(identifier) is not None
 
 
 def read_csv(path: Path, required: list[str]) -> pl.DataFrame:
-    """Read a CSV with every column as text.
+    """Read a CSV with every column as text; blank lines are left out.
 
     Raises:
-        DatasetError: if the file or one of the ``required`` columns is missing.
+        DatasetError: if the file or one of the ``required`` columns is missing, or the file is not a CSV in UTF-8.
     """
     if not path.is_file():
         raise DatasetError(f"{path} is missing; the data set's root should hold it")
-    frame = pl.read_csv(path, infer_schema=False)
+    try:
+        frame = pl.read_csv(path, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise DatasetError(f"{path} is not a readable CSV ({reason}); save it as comma-separated UTF-8") from None
     for column in required:
         if column not in frame.columns:
             raise DatasetError(f"{path} has no column {column!r}; found {', '.join(frame.columns)}")
-    return frame
+    return frame.filter(~pl.all_horizontal(pl.all().is_null()))
 
 
 def find_images(folder: Path, root: Path) -> list[str]:

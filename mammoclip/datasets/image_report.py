@@ -21,10 +21,9 @@ class ImageReport:
     def files(self, root: Path) -> pl.DataFrame:
         """List ``images/`` and join the table by image id."""
         paths = base.find_images(root / "images", root)
-        found = pl.DataFrame({"path": paths, "key": [PurePosixPath(path).stem for path in paths]})
-        table = self._table(root).with_columns(
-            pl.col("laterality", "view").str.to_uppercase(), key=pl.col("image_id")
-        )
+        stems = [PurePosixPath(path).stem for path in paths]
+        found = pl.DataFrame({"path": paths, "key": stems}, schema={"path": pl.String, "key": pl.String})
+        table = self._table(root).with_columns(pl.col("laterality", "view").str.to_uppercase(), key=pl.col("image_id"))
         joined = found.join(table, on="key", how="full", coalesce=True)
         return joined.select(pl.col(name).cast(dtype) for name, dtype in base.FILES.items()).sort(
             "path", "image_id", nulls_last=True
@@ -41,15 +40,16 @@ class ImageReport:
         return pl.DataFrame(schema=base.ATTRIBUTES)
 
     def reports(self, root: Path) -> pl.DataFrame:
-        """Return FINDINGS and IMPRESSION of each side."""
+        """Return FINDINGS and IMPRESSION of each side, once where several images carry the same."""
         long = self._table(root).unpivot(
             on=["FINDINGS", "IMPRESSION"],
             index=["patient_id", "study_id", "laterality"],
             variable_name="section",
             value_name="text",
         )
-        return long.with_columns(pl.col("laterality").str.to_uppercase(), pl.col("text").fill_null("")).select(
-            pl.col(name).cast(dtype) for name, dtype in base.REPORTS.items()
+        reports = long.with_columns(pl.col("laterality").str.to_uppercase(), pl.col("text").fill_null(""))
+        return reports.select(pl.col(name).cast(dtype) for name, dtype in base.REPORTS.items()).unique(
+            maintain_order=True
         )
 
     def _table(self, root: Path) -> pl.DataFrame:

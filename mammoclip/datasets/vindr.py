@@ -26,7 +26,7 @@ FINDING_NAMES = {
     "Skin Thickening": "skin_thickening",
 }
 _DENSITY = {"DENSITY A": 0, "DENSITY B": 1, "DENSITY C": 2, "DENSITY D": 3}
-_SPLITS = {"training": "train", "test": "test"}
+_SPLITS = {"training": "train"}
 _IMAGE_COLUMNS = ["study_id", "image_id", "laterality", "view_position", "breast_birads", "breast_density", "split"]
 _BOX = ["xmin", "ymin", "xmax", "ymax"]
 
@@ -37,19 +37,20 @@ class VinDr:
     def files(self, root: Path) -> pl.DataFrame:
         """List ``images/`` and join the breast-level table by image id."""
         paths = base.find_images(root / "images", root)
-        found = pl.DataFrame({"path": paths, "image_id": [PurePosixPath(path).stem for path in paths]})
+        stems = [PurePosixPath(path).stem for path in paths]
+        found = pl.DataFrame({"path": paths, "image_id": stems}, schema={"path": pl.String, "image_id": pl.String})
         listed = self._images(root).select(
             "image_id",
             "patient_id",
             "study_id",
             pl.col("laterality").str.to_uppercase(),
             view=pl.col("view_position").str.to_uppercase(),
-            split=pl.col("split").replace_strict(_SPLITS, default=None, return_dtype=pl.String),
+            split=pl.col("split").replace(_SPLITS),
+            listed=pl.lit(True),
         )
         joined = found.join(listed, on="image_id", how="full", coalesce=True)
-        unlisted = pl.col("study_id").is_null()
         return (
-            joined.with_columns(image_id=pl.when(unlisted).then(None).otherwise(pl.col("image_id")))
+            joined.with_columns(image_id=pl.when("listed").then("image_id"))
             .select(pl.col(name).cast(dtype) for name, dtype in base.FILES.items())
             .sort("path", "image_id", nulls_last=True)
         )
@@ -59,16 +60,19 @@ class VinDr:
         path = root / "finding_annotations.csv"
         frame = base.read_csv(path, ["image_id", "finding_categories", "finding_birads", *_BOX])
         return (
-            frame.with_columns(finding=_parse_categories(frame["finding_categories"], path))
+            frame.with_columns(
+                *(_numbers(frame[name], path) for name in _BOX),
+                finding=_parse_categories(frame["finding_categories"], path),
+            )
             .explode("finding")
             .filter(pl.col("finding") != "No Finding")
             .select(
                 "image_id",
                 finding=_named(pl.col("finding")),
                 birads=_birads(pl.col("finding_birads")),
-                **{new: pl.col(old).cast(pl.Float64) for old, new in zip(_BOX, list(base.FINDINGS)[3:], strict=True)},
+                **dict(zip(list(base.FINDINGS)[3:], _BOX, strict=True)),
             )
-            .cast(dict(base.FINDINGS.items()))  # type: ignore[arg-type]
+            .cast(dict(base.FINDINGS.items()))
         )
 
     def attributes(self, root: Path) -> pl.DataFrame:
@@ -88,7 +92,7 @@ class VinDr:
             wide.with_columns(pl.exclude("image_id").cast(pl.Int32))
             .unpivot(index="image_id", variable_name="attribute", value_name="value")
             .drop_nulls("value")
-            .cast(dict(base.ATTRIBUTES.items()))  # type: ignore[arg-type]
+            .cast(dict(base.ATTRIBUTES.items()))
         )
 
     def reports(self, root: Path) -> pl.DataFrame:
@@ -112,12 +116,20 @@ def _named(column: pl.Expr) -> pl.Expr:
     return column.replace_strict(FINDING_NAMES, default=unknown)
 
 
+def _numbers(column: pl.Series, path: Path) -> pl.Series:
+    numbers = column.cast(pl.Float64, strict=False)
+    wrong = column.filter(numbers.is_null() & column.is_not_null())
+    if len(wrong):
+        raise DatasetError(f"{path}: column {column.name!r} should hold numbers, found {wrong[0]!r}")
+    return numbers
+
+
 def _parse_categories(column: pl.Series, path: Path) -> pl.Series:
     rows: list[list[str]] = []
     for row, text in enumerate(column):
         try:
             value = ast.literal_eval(text or "[]")
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = None
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise DatasetError(f"{path} row {row + 2}: finding_categories should be a list of names, found {text!r}")

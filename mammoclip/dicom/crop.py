@@ -31,17 +31,20 @@ def to_png_array(
         size_px: (height, width) to which the crop is stretched by area interpolation; None: not resized.
 
     Raises:
-        RejectedInput: constant_image or no_breast.
+        RejectedInput: constant_image, no_breast or, in strict mode, undecodable (a LUT or window that makes no sense).
+        ValueError: if the mode is neither.
     """
     if mode == "compat":
         grey = to_uint8_compat(mammogram.pixels, mammogram.photometric)
         rows, columns = compat_indices(grey)
         cropped = grey[np.ix_(rows, columns)]
         top, bottom, left, right = _bounds(rows, columns)
-    else:
+    elif mode == "strict":
         grey = to_uint8_strict(mammogram)
-        top, bottom, left, right = find_breast(grey, mode)
+        top, bottom, left, right = _contour_box(grey)
         cropped = grey[top:bottom, left:right]
+    else:
+        raise ValueError(f"mode is {mode!r}; expected 'compat' or 'strict'.")
     if size_px is not None:
         cropped = np.asarray(cv2.resize(cropped, size_px[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     return cropped, CropBox(top + BORDER_PX, bottom + BORDER_PX, left + BORDER_PX, right + BORDER_PX)
@@ -54,8 +57,11 @@ def find_breast(image_u8: Image, mode: str) -> tuple[int, int, int, int]:
     equal length, the pixels between them are inside the box but not in the crop (see ``compat_indices``).
 
     Raises:
-        RejectedInput: no_breast, if nothing stands out of the background.
+        RejectedInput: no_breast, in strict mode, if nothing stands out of the background.
+        ValueError: if the mode is neither.
     """
+    if mode not in ("compat", "strict"):
+        raise ValueError(f"mode is {mode!r}; expected 'compat' or 'strict'.")
     return _bounds(*compat_indices(image_u8)) if mode == "compat" else _contour_box(image_u8)
 
 
@@ -68,8 +74,6 @@ def compat_indices(image_u8: Image) -> tuple[Indices, Indices]:
     work = np.where(image_u8 <= _BACKGROUND, np.uint8(0), image_u8)
     columns = _longest_runs(_varies(_middle_rows(work)))
     rows = _longest_runs(_varies(_middle_rows(work[:, columns].T)))
-    if not len(rows) or not len(columns):
-        raise RejectedInput("no_breast", "nothing stands out of the background")
     return rows, columns
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def read_header(path: Path) -> MammogramHeader:
             seen.append(tag)
         return tag in _PIXEL_DATA
 
-    with rejecting_unreadable(), path.open("rb") as file:
+    with rejecting("unreadable_header", "the header cannot be parsed"), path.open("rb") as file:
         dataset = pydicom.filereader.read_partial(
             file, stop_when=at_pixel_data, specific_tags=[t for k in _HEADER_KEYWORDS if (t := tag_for_keyword(k))]
         )
@@ -87,18 +88,38 @@ def read_header(path: Path) -> MammogramHeader:
 
 
 @contextmanager
-def rejecting_unreadable() -> Iterator[None]:
-    """Turn the errors that a damaged file causes while it is parsed into ``RejectedInput``."""
+def rejecting(reason: str, sentence: str) -> Iterator[None]:
+    """Turn whatever a damaged file makes a library raise into ``RejectedInput``: the kinds of error have no end."""
     try:
-        with warnings.catch_warnings():
-            # pydicom warns of values that break the standard's form; such files are common and usable.
-            warnings.simplefilter("ignore", UserWarning)
+        with _pydicom_silenced():
             yield
+    except RejectedInput:
+        raise
     except InvalidDicomError:
         raise RejectedInput("not_dicom", "the file has no DICOM prefix") from None
-    except (EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError) as error:
+    except BaseException as error:
+        # A codec in Rust panics with a class of its own that is no Exception; an interrupt passes.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         # The message may quote a header value, and so a patient: only the kind of error is kept.
-        raise RejectedInput("unreadable_header", f"the header cannot be parsed ({type(error).__name__})") from None
+        raise RejectedInput(reason, f"{sentence} ({type(error).__name__})") from None
+
+
+@contextmanager
+def _pydicom_silenced() -> Iterator[None]:
+    """Keep pydicom's warnings of values that break the standard's form from screen and log.
+
+    Such files are common and usable, and the warnings quote the values, which may name a patient.
+    """
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _to_header(dataset: pydicom.Dataset, has_pixels: bool) -> MammogramHeader:
@@ -116,7 +137,7 @@ def _to_header(dataset: pydicom.Dataset, has_pixels: bool) -> MammogramHeader:
         laterality_source=laterality_source,
         view=view,
         view_source=view_source,
-        transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),  # type: ignore[attr-defined]
+        transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
         bits_stored=int(dataset.BitsStored),

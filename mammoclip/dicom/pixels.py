@@ -13,7 +13,7 @@ import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.uid import JPEGLossless, JPEGLosslessSV1
 
-from mammoclip.dicom.header import rejecting_unreadable
+from mammoclip.dicom.header import rejecting
 from mammoclip.errors import RejectedInput
 
 
@@ -39,17 +39,19 @@ def read_mammogram(path: Path) -> Mammogram:
     Raises:
         RejectedInput: not_dicom, unreadable_header, no_pixel_data, multi_frame or undecodable.
     """
-    with rejecting_unreadable():
+    with rejecting("unreadable_header", "the header cannot be parsed"):
         dataset = pydicom.dcmread(path)
+        num_frames = int(dataset.get("NumberOfFrames") or 1)
+        photometric = dataset.get("PhotometricInterpretation")
+        syntax = dataset.file_meta.TransferSyntaxUID.name
     if "PixelData" not in dataset:
         raise RejectedInput("no_pixel_data", "the file has no pixel data")
-    try:
-        with rejecting_unreadable():
-            pixels = _decode(dataset)
-    except (RejectedInput, RuntimeError) as error:
-        kind = type(error).__name__ if isinstance(error, RuntimeError) else error.detail
-        syntax = dataset.file_meta.TransferSyntaxUID
-        raise RejectedInput("undecodable", f"the pixel data ({syntax.name}) cannot be decoded: {kind}") from None
+    if num_frames > 1:
+        raise RejectedInput("multi_frame", "one 2D image was expected, the file has several frames")
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise RejectedInput("undecodable", "the photometric interpretation should be MONOCHROME1 or MONOCHROME2")
+    with rejecting("undecodable", f"the pixel data ({syntax}) cannot be decoded"):
+        pixels = _decode(dataset)
     if pixels.ndim != 2:
         raise RejectedInput("multi_frame", f"one grey 2D image was expected, found an array of shape {pixels.shape}")
     del dataset.PixelData
@@ -61,7 +63,10 @@ def _decode(dataset: pydicom.Dataset) -> npt.NDArray[Any]:
         if int(dataset.PixelRepresentation):
             return np.asarray(dataset.pixel_array)
         frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-        pixels: npt.NDArray[Any] = imagecodecs.ljpeg_decode(frame)
+        if b"\xff\xd9" not in frame:
+            # libjpeg fills what is missing with grey and only warns.
+            raise ValueError("the codestream ends before its end marker")
+        pixels: npt.NDArray[Any] = imagecodecs.jpeg_decode(frame)
         if pixels.shape != (int(dataset.Rows), int(dataset.Columns)):
             raise ValueError("the codestream has another size than the header")
         return pixels

@@ -52,7 +52,13 @@ def select_examples(features: pl.DataFrame, images: pl.DataFrame, attributes: pl
 
 
 def predict_zero_shot(test: Examples, task: str, prompt_embeddings: Floats) -> pl.DataFrame:
-    """Return the zero-shot rows of the ``predictions`` table."""
+    """Return the zero-shot rows of the ``predictions`` table.
+
+    Raises:
+        ArtifactError: if there is no image.
+    """
+    if not test.image_ids:
+        raise ArtifactError(f"no test image can be scored for {task!r}; remove the task or check the tabulate stage")
     return _predictions(test, task, "zero-shot", zero_shot_scores(test.embeddings, prompt_embeddings))
 
 

@@ -195,6 +195,7 @@ class EfficientNet(nn.Module):
         self._bn1 = _batch_norm(self.num_features)
         self._dropout = nn.Dropout(variant.dropout)
         self._act: nn.Module = nn.ReLU6() if variant.lite else nn.SiLU()
+        self._frozen: list[nn.Module] = []  # a list, so that frozen modules are not registered twice
         self._initialise()
 
     def _initialise(self) -> None:
@@ -205,6 +206,25 @@ class EfficientNet(nn.Module):
                 nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def freeze(self, num_blocks: int) -> None:
+        """Fix the stem and the first ``num_blocks`` blocks: no gradient, and batch norms keep their statistics.
+
+        0 freezes nothing, not even the stem. Raises ``ModelError`` for more blocks than there are.
+        """
+        if not 0 <= num_blocks <= len(self._blocks):
+            raise ModelError(f"cannot freeze {num_blocks} blocks: {self.name} has {len(self._blocks)}")
+        self._frozen = [self._conv_stem, self._bn0, *self._blocks[:num_blocks]] if num_blocks else []
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> EfficientNet:
+        """Switch the mode of all that is not frozen; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def feature_maps(self, images: Tensor, after_blocks: Sequence[int]) -> list[Tensor]:
         """The maps that leave the blocks ``after_blocks`` (rising indices), then the head's map (B, C, h, w)."""

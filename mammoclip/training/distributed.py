@@ -40,6 +40,24 @@ def stop_processes() -> None:
         dist.destroy_process_group()
 
 
+def decide_together(value: int) -> int:
+    """Return the value of process 0 in every process: what must not differ, such as a clock's verdict, is its alone."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    decided = torch.tensor([value], device="cuda" if torch.cuda.is_available() else "cpu")
+    dist.broadcast(decided, 0)
+    return int(decided)
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """Return the mean of ``values`` over all processes, without gradient."""
+    mean = values.detach().clone()
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(mean)
+        mean /= dist.get_world_size()
+    return mean
+
+
 def gather_with_gradient(local: Tensor) -> Tensor:
     """Concatenate ``local`` (B x ...) of all processes in rank order to N x ..., with gradient.
 
@@ -63,7 +81,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: D102
-        total = gradients[0].contiguous()
+        # A copy: autograd may hand the same tensor to others, and the sum is made in place.
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         first = dist.get_rank() * ctx.num_rows
         return total[first : first + ctx.num_rows]

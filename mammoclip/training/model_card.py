@@ -17,7 +17,8 @@ Mammo-CLIP model trained with mammoclip. **Research software: not a medical devi
 | text encoder | {section.text_encoder} |
 | image size | {section.height_px} x {section.width_px} px |
 | data sets seen in training | {datasets} |
-| epochs, batch | {epochs}, {section.batch_size} x {section.processes} |
+| epochs | {epochs} |
+| batch size, processes | {section.batch_size}, {processes} |
 | best validation loss | {best} |
 
 The licences of the data sets above hold for these weights too. Normalisation and architecture are in `config.json`.
@@ -40,5 +41,6 @@ def model_card(name: str, control: str, section: PretrainSection, steps: pl.Data
         section=section,
         datasets="none" if untrained else ", ".join(section.datasets),
         epochs=0 if untrained else section.num_epochs,
+        processes=max(1, section.gpus),
         best="-" if best is None else f"{best:.3f}",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ from mammoclip.data.pairs import PairSampler
 from mammoclip.errors import ModelError
 from mammoclip.models import MammoClip, normalise
 from mammoclip.training.batches import Batch, iterate_batches, num_batches
-from mammoclip.training.distributed import gather_with_gradient
+from mammoclip.training.distributed import decide_together, gather_with_gradient, mean_over_processes
 from mammoclip.training.objective import contrastive_loss
+from mammoclip.training.resume import load_checkpoint, save_checkpoint
 from mammoclip.training.schedule import learning_rate_factor
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,15 @@ def train(model: MammoClip, job: Job) -> pl.DataFrame:
             f"{len(job.training)} training breasts do not fill one batch of pretrain.batch_size={section.batch_size} "
             f"x {job.world_size} processes; lower pretrain.batch_size"
         )
+    if len(job.validation) < job.world_size:
+        raise ModelError(
+            f"{len(job.validation)} validation breasts are fewer than {job.world_size} processes; "
+            "raise tabulate.validation_fraction"
+        )
     engine = _engine(model, job)
-    state = _resume(engine, job)
+    state = load_checkpoint(engine, job.work, job.rank) or {"step": 0, "rows": [], "best": float("inf")}
+    if state["step"]:
+        log.info("pretrain: resuming after step %d", state["step"])
     warmup = round(section.warmup_epochs * per_epoch)
     total = section.num_epochs * per_epoch
     saved = time.monotonic()
@@ -81,8 +88,10 @@ def train(model: MammoClip, job: Job) -> pl.DataFrame:
             _record(state["rows"], "train", epoch, state["step"], [terms], model, section.learning_rate * factor)
             if state["step"] % 10 == 0 or state["step"] == total:
                 log.info("pretrain: epoch %d, step %d/%d, loss %.3f", epoch + 1, state["step"], total, terms["loss"])
-            if time.monotonic() - saved > section.checkpoint_minutes * 60:
-                _checkpoint(engine, state, job)
+            due = decide_together(time.monotonic() - saved > section.checkpoint_minutes * 60)
+            # After the last step of an epoch a resume would skip its validation; a checkpoint follows that anyway.
+            if due and state["step"] % per_epoch:
+                save_checkpoint(engine, state, job.work, job.rank)
                 saved = time.monotonic()
         loss = _validate(engine, model, job, epoch, state)
         if loss < state["best"]:
@@ -90,7 +99,7 @@ def train(model: MammoClip, job: Job) -> pl.DataFrame:
             if job.rank == 0:
                 with atomic_path(job.work / _BEST) as temporary:
                     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
-        _checkpoint(engine, state, job)
+        save_checkpoint(engine, state, job.work, job.rank)
         saved = time.monotonic()
     model.load_state_dict(load_file(job.work / _BEST))
     return pl.DataFrame(state["rows"], schema=STEPS.schema, orient="row")
@@ -102,7 +111,7 @@ def _engine(model: MammoClip, job: Job) -> Any:
     section = job.section
     projections = [*model.image_projection.parameters(), *model.text_projection.parameters(), model.logit_scale]
     known = {id(parameter) for parameter in projections}
-    encoders = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    encoders = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
     groups = [
         {"params": encoders, "peak": section.learning_rate},
         {"params": projections, "peak": section.projection_learning_rate or section.learning_rate},
@@ -115,25 +124,6 @@ def _engine(model: MammoClip, job: Job) -> Any:
     }
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     return engine
-
-
-def _resume(engine: Any, job: Job) -> dict[str, Any]:
-    """Load the last checkpoint, if any; the state is the step, the rows of the table, and the best validation loss."""
-    if (job.work / "latest").is_file():
-        path, state = engine.load_checkpoint(str(job.work))
-        if path is not None:
-            log.info("pretrain: resuming after step %d", state["step"])
-            return {key: state[key] for key in ("step", "rows", "best")}
-    return {"step": 0, "rows": [], "best": float("inf")}
-
-
-def _checkpoint(engine: Any, state: dict[str, Any], job: Job) -> None:
-    tag = f"step-{state['step']}"
-    engine.save_checkpoint(str(job.work), tag=tag, client_state=dict(state))
-    if job.rank == 0:
-        for old in job.work.glob("step-*"):
-            if old.name != tag:
-                shutil.rmtree(old)
 
 
 def _batches(job: Job, sampler: PairSampler, epoch: int, first_batch: int) -> Any:
@@ -174,13 +164,10 @@ def _terms(engine: Any, batch: Batch, job: Job) -> dict[str, Tensor]:
 @torch.no_grad()
 def _validate(engine: Any, model: MammoClip, job: Job, epoch: int, state: dict[str, Any]) -> float:
     engine.eval()
-    terms = [_terms(engine, batch, job) for batch in _batches(job, job.validation, 0, 0)]
-    if not terms:
-        raise ModelError(f"{len(job.validation)} validation breasts do not fill a batch; raise validation_fraction")
     if job.world_size > 1:
-        for value in (term[name] for term in terms for name in _TERMS):
-            torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.SUM)
-            value /= job.world_size
+        for buffer in model.buffers():  # batch-norm statistics: validate the model that process 0 saves
+            torch.distributed.broadcast(buffer, 0)
+    terms = [_terms(engine, batch, job) for batch in _batches(job, job.validation, 0, 0)]
     _record(state["rows"], "validation", epoch, state["step"], terms, model, None)
     loss = float(state["rows"][-1][3])
     log.info("pretrain: epoch %d, validation loss %.3f", epoch + 1, loss)
@@ -196,7 +183,9 @@ def _record(
     model: MammoClip,
     learning_rate: float | None,
 ) -> None:
-    means = [sum(float(term[name].detach()) for term in terms) / len(terms) for name in _TERMS]
+    """Append a row of the ``steps`` table: means over batches and processes."""
+    values = torch.stack([torch.stack([term[name].detach() for name in _TERMS]) for term in terms])
+    means = mean_over_processes(values.double().mean(dim=0)).tolist()
     if means[0] != means[0] or means[0] == float("inf"):
         raise ModelError(f"the {split} loss is not finite at step {step}; lower pretrain.learning_rate")
     temperature = float(torch.exp(-model.logit_scale.detach()))

@@ -201,3 +201,28 @@ def test_design_sizes():
         "efficientnet-b2": 260,
         "efficientnet-b5": 456,
     }
+
+
+def test_frozen_blocks_keep_weights_and_batch_norm_statistics_while_the_rest_trains():
+    encoder = EfficientNet("efficientnet-lite0")
+    encoder.freeze(3)
+    encoder.train()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder(torch.randn(2, 3, 64, 32)).sum().backward()
+    frozen = ("_conv_stem.", "_bn0.", "_blocks.0.", "_blocks.1.", "_blocks.2.")
+    for name, parameter in encoder.named_parameters():
+        assert (parameter.grad is None) == name.startswith(frozen), name
+    changed = {name for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and not any(name.startswith(frozen) for name in changed)
+    assert "_blocks.3._bn0.running_mean" in changed
+
+
+def test_freezing_nothing_leaves_even_the_stem_to_train():
+    encoder = EfficientNet("efficientnet-lite0")
+    encoder.freeze(0)
+    assert all(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_freezing_more_blocks_than_there_are_is_an_error():
+    with pytest.raises(ModelError, match="cannot freeze 17 blocks: efficientnet-lite0 has 16"):
+        EfficientNet("efficientnet-lite0").freeze(17)

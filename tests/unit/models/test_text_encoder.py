@@ -10,6 +10,7 @@ from mammoclip.models.text_encoder import (
     pool_last_token,
     text_encoder_from_config,
     tokenise,
+    tokenise,
 )
 
 
@@ -75,3 +76,29 @@ def test_an_unreachable_hub_says_what_to_do(monkeypatch, tmp_path, load):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="Hugging Face hub"):
         load("nobody/no-such-model")
+
+
+def test_texts_of_mixed_length_get_the_features_that_each_gets_alone(minilm_folder, tokenizer):
+    encoder = load_text_encoder(minilm_folder).eval()
+    texts = [" ".join(["no mass in the left breast"] * (1 + 7 * i % 11)) for i in range(33)]
+    with torch.no_grad():
+        together = encoder(*tokenise(tokenizer, texts))
+        alone = torch.cat([encoder(*tokenise(tokenizer, [text])) for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_frozen_layers_get_no_gradient_and_no_dropout(minilm_folder, tokenizer):
+    encoder = load_text_encoder(minilm_folder)
+    encoder.freeze(4)
+    encoder.train()
+    encoder(*tokenise(tokenizer, ["no mass", "a mass"])).sum().backward()
+    for name, parameter in encoder.text_encoder.named_parameters():
+        frozen = name.startswith("embeddings.") or (name.startswith("encoder.layer.") and int(name.split(".")[2]) < 4)
+        assert (parameter.grad is None) == frozen, name
+    modes = [{module.training for module in layer.modules()} for layer in encoder.text_encoder.encoder.layer]
+    assert modes == [{False}] * 4 + [{True}] * 2
+
+
+def test_freezing_more_layers_than_there_are_is_an_error(minilm_folder):
+    with pytest.raises(ModelError, match="cannot freeze 7 layers: the text encoder has 6"):
+        load_text_encoder(minilm_folder).freeze(7)

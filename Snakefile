@@ -1,0 +1,72 @@
+# Mammo-CLIP from raw DICOM to the tables of the paper. Data walks down one street, a rule file per stage:
+#
+#   (generate) -> index -> shard -> tabulate -> pretrain -> evaluate -> paper
+#
+# snakemake --workflow-profile workflow/profiles/local                                          everything
+# snakemake --workflow-profile workflow/profiles/local tabulate                                 up to one stage
+# snakemake --workflow-profile workflow/profiles/local --configfile workflow/demo.yaml          the embedded demo
+# snakemake --workflow-profile workflow/profiles/slurm                                          on a cluster
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/index.smk"
+include: "rules/shard.smk"
+include: "rules/tabulate.smk"
+include: "rules/pretrain.smk"
+include: "rules/evaluate.smk"
+include: "rules/paper.smk"
+
+
+localrules:
+    all,
+    index,
+    shard,
+    tabulate,
+    pretrain,
+    evaluate,
+    paper,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.build_paper.output,
+
+
+rule index:
+    input:
+        collect(rules.index_dataset.output, dataset=DATASETS),
+
+
+rule shard:
+    input:
+        collect(rules.gather_shards.output, dataset=DATASETS),
+
+
+rule tabulate:
+    input:
+        collect(rules.tabulate_dataset.output, dataset=DATASETS),
+
+
+rule pretrain:
+    input:
+        collect(rules.train_clip.output, run=settings.pretrain.runs),
+
+
+rule evaluate:
+    input:
+        collect(rules.classify.output, run=settings.pretrain.runs, dataset=EVALUATED),
+
+
+rule paper:
+    input:
+        rules.build_paper.output,

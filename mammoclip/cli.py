@@ -1,0 +1,91 @@
+"""The command ``mammoclip``: what a person does with images and a trained model, without the workflow."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from mammoclip.dicom import read_mammogram, to_png_array
+from mammoclip.errors import MammoClipError, RejectedInput
+
+if TYPE_CHECKING:
+    from mammoclip.models import LoadedModel
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+
+class Mode(str, Enum):
+    """Grey-scale recipe and crop."""
+
+    compat = "compat"
+    strict = "strict"
+
+
+ModelOption = Annotated[str, typer.Option(help="model folder, or id on the Hugging Face hub")]
+ModeOption = Annotated[Mode, typer.Option(help="how DICOM becomes grey: as released (compat) or as the standard says")]
+Images = Annotated[list[Path], typer.Argument(help="DICOM files, or PNG files of breast crops")]
+
+
+@app.command()
+def embed(images: Images, model: ModelOption, mode: ModeOption = Mode.strict) -> None:
+    """Print the embedding of each image as one JSON object a line."""
+    loaded = _load(model)
+    for path in images:
+        embedding = loaded.encode_image(loaded.preprocess([_read_grey(path, mode)]))[0]
+        typer.echo(json.dumps({"image": str(path), "embedding": embedding.tolist()}))
+
+
+@app.command()
+def zero_shot(
+    images: Images,
+    model: ModelOption,
+    prompt: Annotated[list[str], typer.Option(help="a sentence; give it once per class, the negative first")],
+    mode: ModeOption = Mode.strict,
+) -> None:
+    """Print how well each sentence fits each image, as one JSON object a line; scores sum to 1 over the sentences.
+
+    Research software: not a medical device, not for clinical use.
+    """
+    if len(set(prompt)) < 2 or not all(text.strip() for text in prompt):
+        raise MammoClipError("give --prompt at least twice, with different sentences that are not empty")
+    loaded = _load(model)
+    for path in images:
+        scores = loaded.zero_shot(loaded.preprocess([_read_grey(path, mode)]), prompt)[0]
+        typer.echo(json.dumps({"image": str(path), "scores": dict(zip(prompt, scores.tolist(), strict=True))}))
+
+
+def _load(model: str) -> LoadedModel:
+    from mammoclip.models import load  # noqa: PLC0415  (seconds to import)
+
+    return load(model)
+
+
+def _read_grey(path: Path, mode: Mode) -> npt.NDArray[np.uint8]:
+    """Return the 8-bit breast crop of a DICOM file, or a PNG as it is."""
+    try:
+        if path.suffix.lower() == ".png":
+            image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            if image is None:
+                raise MammoClipError(f"{path} is not a readable PNG file")
+            return np.asarray(image, np.uint8)
+        return to_png_array(read_mammogram(path), mode.value)[0]
+    except RejectedInput as error:
+        raise MammoClipError(f"{path} cannot be used: {error.detail}") from None
+
+
+def main() -> None:
+    """Run the command; an error that is meant for people is one sentence and exit code 1."""
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        app()
+    except MammoClipError as error:
+        sys.exit(f"Error: {error}")

@@ -1,0 +1,123 @@
+"""What went in and what came out: every file found is an image written or a reject with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+from pydicom.uid import UID
+
+from mammoclip.artifacts import REJECT_REASONS
+from mammoclip.errors import ArtifactError
+from mammoclip.paper.inputs import DatasetTables
+
+_NOT_A_FILE = "missing_file"
+
+
+@dataclass(frozen=True)
+class RejectCount:
+    """How many inputs one stage rejected for one reason."""
+
+    stage: str
+    reason: str
+    sentence: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Conservation:
+    """The books of one data set: ``num_found = num_written + num_rejected_index + num_rejected_shard``.
+
+    ``num_missing`` files are named by the data set's tables but are not there, so they were never found. ``outputs``
+    are rows of the tabulated tables; ``counts`` hold, for each attribute, (value, images written), most frequent first.
+    """
+
+    dataset: str
+    num_found: int
+    num_rejected_index: int
+    num_rejected_shard: int
+    num_written: int
+    num_missing: int
+    rejects: Sequence[RejectCount]
+    outputs: Sequence[tuple[str, int]]
+    counts: Mapping[str, Sequence[tuple[str, int]]]
+
+
+def balance_books(tables: DatasetTables) -> Conservation:
+    """Count what one data set's stages took in and gave out.
+
+    Raises:
+        ArtifactError: says which files or images are lost or counted twice, with the counts.
+    """
+    rejected_index = tables.index_rejects.filter(pl.col("reason") != _NOT_A_FILE)
+    files = pl.concat([tables.index["path"], rejected_index["path"]])
+    if files.n_unique() != len(files):
+        raise ArtifactError(
+            f"data set {tables.name!r}: {len(files)} rows of index and rejects speak of {files.n_unique()} files; "
+            "rerun the index stage"
+        )
+    rejected_shard = tables.shard_rejects["path"]
+    rejected_ids = tables.index.filter(pl.col("path").is_in(rejected_shard.implode()))["image_id"]
+    accounted = pl.concat([tables.manifest["image_id"], rejected_ids])
+    if len(rejected_ids) != len(rejected_shard) or _differ(accounted, tables.index["image_id"]):
+        raise ArtifactError(
+            f"data set {tables.name!r}: {len(tables.index)} images indexed, {len(tables.manifest)} written and "
+            f"{len(rejected_shard)} rejected do not add up; rerun the shard stage"
+        )
+    if _differ(tables.images["image_id"], tables.manifest["image_id"]):
+        raise ArtifactError(
+            f"data set {tables.name!r}: {len(tables.manifest)} images written, {len(tables.images)} tabulated, "
+            "and they should be the same; rerun the tabulate stage"
+        )
+    return Conservation(
+        dataset=tables.name,
+        num_found=len(files),
+        num_rejected_index=len(rejected_index),
+        num_rejected_shard=len(rejected_shard),
+        num_written=len(tables.manifest),
+        num_missing=len(tables.index_rejects) - len(rejected_index),
+        rejects=[*_count_rejects(tables.index_rejects), *_count_rejects(tables.shard_rejects)],
+        outputs=[
+            ("images", len(tables.images)),
+            ("finding boxes", len(tables.findings)),
+            ("labels", len(tables.attributes)),
+            ("report sections", len(tables.reports)),
+            ("breasts", len(tables.breasts)),
+            ("breasts with text", tables.breasts.filter(pl.col("texts").list.len() > 0).height),
+        ],
+        counts=_count_images(tables),
+    )
+
+
+def _differ(left: pl.Series, right: pl.Series) -> bool:
+    return not left.sort().equals(right.sort())
+
+
+def _count_rejects(rejects: pl.DataFrame) -> list[RejectCount]:
+    counted = rejects.with_columns(pl.col("reason").cast(pl.String)).group_by("stage", "reason").len()
+    rows = counted.sort(["len", "reason"], descending=[True, False]).rows()
+    return [RejectCount(stage, reason, REJECT_REASONS[reason], count) for stage, reason, count in rows]
+
+
+def _count_images(tables: DatasetTables) -> dict[str, list[tuple[str, int]]]:
+    syntaxes = {uid: UID(uid).name for uid in tables.index["transfer_syntax"].unique()}
+    headers = tables.index.select(
+        "image_id",
+        pl.col("manufacturer").replace("", None).fill_null("not stated"),
+        pl.col("transfer_syntax").replace(syntaxes),
+    )
+    images = tables.images.join(headers, on="image_id", how="left")
+    titles = {
+        "view": "View",
+        "laterality": "Laterality",
+        "split": "Split",
+        "transfer_syntax": "Transfer syntax",
+        "manufacturer": "Manufacturer",
+    }
+    return {title: _count_values(images[name]) for name, title in titles.items()}
+
+
+def _count_values(values: pl.Series) -> list[tuple[str, int]]:
+    counted = values.alias("value").to_frame().group_by("value").len()
+    return [(value, count) for value, count in counted.sort(["len", "value"], descending=[True, False]).rows()]

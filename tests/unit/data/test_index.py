@@ -1,0 +1,190 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from mammoclip.artifacts import INDEX, REJECTS, write_table
+from mammoclip.data.index import Indexed, index_dataset
+from mammoclip.datasets import base
+from mammoclip.datasets.phantom_adapter import Phantom
+from mammoclip.errors import DatasetError
+
+
+class Listing:
+    """An adapter that lists what it is given; what is not given comes from the header."""
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        defaults = {"patient_id": "p", "study_id": "s", "laterality": None, "view": None, "split": None}
+        self.frame = pl.DataFrame([{**defaults, **row} for row in rows], schema=base.FILES)
+
+    def files(self, root: Path) -> pl.DataFrame:
+        return self.frame
+
+
+@pytest.fixture
+def a_file(cohort: Any, tmp_path: Path) -> Path:
+    """A folder with one good mammogram, ``a.dicom``, of the right breast in MLO."""
+    row = cohort.index.filter(laterality="R", view="MLO").row(0, named=True)
+    shutil.copy(cohort.root / row["path"], tmp_path / "a.dicom")
+    return tmp_path
+
+
+def index(adapter: Any, root: Path, split: str | None = None) -> Indexed:
+    indexed = index_dataset(adapter, root, "d", split, 1)
+    for frame, table in ((indexed.index, INDEX), (indexed.rejects, REJECTS)):
+        write_table(frame, table, root / f"{table.name}.parquet")  # both must be what the stage can write
+    return indexed
+
+
+def test_every_file_found_is_a_row_or_a_reject(cohort: Any) -> None:
+    found = {path.relative_to(cohort.root).as_posix() for path in (cohort.root / "images").rglob("*") if path.is_file()}
+    rows, rejects = cohort.index["path"].to_list(), cohort.indexed.rejects["path"].to_list()
+    assert len(rows) + len(rejects) == cohort.indexed.num_found == len(found) == 6 * 4 + 5
+    assert set(rows) | set(rejects) == found
+
+
+def test_broken_files_are_rejected_with_their_reason(cohort: Any) -> None:
+    broken = dict(pl.read_csv(cohort.root / "broken_files.csv").select("path", "what").rows())
+    found = {broken[path]: reason for path, reason in cohort.indexed.rejects.select("path", "reason").rows()}
+    assert found == {
+        "truncated": "not_in_tables",
+        "constant image": "not_in_tables",
+        "not DICOM": "not_dicom",
+        "empty": "not_dicom",
+        "no pixel data": "no_pixel_data",
+    }
+    assert set(cohort.indexed.rejects["stage"]) == {"index"}
+
+
+def test_rows_agree_with_the_data_sets_table(cohort: Any) -> None:
+    table = pl.read_csv(cohort.root / "breast-level_annotations.csv")
+    joined = cohort.index.join(table, on="image_id", suffix="_table")
+    assert len(joined) == len(table) == len(cohort.index)
+    for ours, theirs in (
+        ("study_id", "study_id_table"),
+        ("laterality", "laterality_table"),
+        ("view", "view_position"),
+        ("rows", "height"),
+        ("columns", "width"),
+    ):
+        assert joined[ours].to_list() == joined[theirs].to_list()
+    assert joined["path"].to_list() == [
+        f"images/{s}/{i}.dicom" for s, i in joined.select("study_id", "image_id").rows()
+    ]
+    assert joined["size_bytes"].to_list() == [(cohort.root / path).stat().st_size for path in joined["path"]]
+    assert set(cohort.index["laterality_source"]) == set(cohort.index["view_source"]) == {"table"}
+
+
+def test_the_tables_are_in_a_fixed_order(cohort: Any) -> None:
+    assert_frame_equal(cohort.index, cohort.index.sort("study_id", "image_id"))
+    assert cohort.indexed.rejects["path"].is_sorted()
+
+
+def test_the_result_does_not_depend_on_the_number_of_processes(cohort: Any) -> None:
+    again = index_dataset(Phantom(), cohort.root, "phantom", None, 2)
+    assert_frame_equal(again.index, cohort.index)
+    assert_frame_equal(again.rejects, cohort.indexed.rejects)
+
+
+def test_the_configured_split_replaces_the_data_sets_own(cohort: Any) -> None:
+    assert set(cohort.index["split"]) == {"train", "test"}
+    assert set(index_dataset(Phantom(), cohort.root, "phantom", "test", 1).index["split"]) == {"test"}
+
+
+def test_the_table_names_the_side_before_the_header_does(a_file: Path) -> None:
+    file = {"path": "a.dicom", "image_id": "a"}
+    row = index(Listing({**file, "laterality": "L", "view": "CC"}), a_file).index.row(0, named=True)
+    assert (row["laterality"], row["laterality_source"], row["view"], row["view_source"]) == (
+        "L",
+        "table",
+        "CC",
+        "table",
+    )
+    row = index(Listing(file), a_file).index.row(0, named=True)
+    assert (row["laterality"], row["laterality_source"]) == ("R", "ImageLaterality")
+    assert (row["view"], row["view_source"]) == ("MLO", "ViewPosition")
+
+
+def test_a_side_that_is_neither_left_nor_right_is_rejected(a_file: Path) -> None:
+    rejects = index(Listing({"path": "a.dicom", "image_id": "a", "laterality": "BOTH"}), a_file).rejects
+    assert rejects["reason"].to_list() == ["missing_laterality"]
+
+
+def test_a_second_file_of_an_image_is_rejected_and_names_the_first(a_file: Path) -> None:
+    for name in ("b.dicom", "c.dicom"):
+        shutil.copy(a_file / "a.dicom", a_file / name)
+    rows = [{"path": f"{name}.dicom", "image_id": "same" if name != "c" else "c"} for name in "abc"]
+    indexed = index(Listing(*rows), a_file)
+    assert indexed.index["path"].sort().to_list() == ["a.dicom", "c.dicom"]
+    assert indexed.rejects.select("path", "reason").rows() == [("b.dicom", "duplicate_image")]
+    assert "a.dicom" in indexed.rejects["detail"][0]
+
+
+def test_a_rejected_file_does_not_make_a_good_one_a_duplicate(a_file: Path) -> None:
+    (a_file / "0.dicom").write_text("no image")
+    indexed = index(Listing({"path": "0.dicom", "image_id": "x"}, {"path": "a.dicom", "image_id": "x"}), a_file)
+    assert indexed.index["path"].to_list() == ["a.dicom"]
+
+
+@pytest.mark.parametrize("key", ["patient_id", "study_id", "image_id"])
+@pytest.mark.parametrize("value", ["../x", "a/b", "a b", "", ".hidden", "x" * 129, "né", "a\n", "a\0b"])
+def test_an_identifier_that_a_file_name_may_not_hold_is_rejected(a_file: Path, key: str, value: str) -> None:
+    indexed = index(Listing({"path": "a.dicom", "image_id": "a", key: value}), a_file)
+    assert len(indexed.index) == 0
+    assert indexed.rejects["reason"].to_list() == ["unsafe_id"]
+    assert key in indexed.rejects["detail"][0]
+    assert len(value) < 2 or value not in indexed.rejects["detail"][0]
+
+
+@pytest.mark.parametrize("value", ["1.2.840.113619", "a-b_c.d", "x" * 128, "0"])
+def test_safe_identifiers_are_kept(a_file: Path, value: str) -> None:
+    assert index(Listing({"path": "a.dicom", "image_id": value}), a_file).index["image_id"].to_list() == [value]
+
+
+@pytest.mark.parametrize("key", ["patient_id", "study_id"])
+def test_a_listed_image_without_patient_or_study_is_rejected(a_file: Path, key: str) -> None:
+    indexed = index(Listing({"path": "a.dicom", "image_id": "a", key: None}), a_file)
+    assert indexed.rejects["reason"].to_list() == ["unsafe_id"]
+    assert key in indexed.rejects["detail"][0]
+
+
+def test_a_listed_image_without_a_file_is_rejected_by_its_id(a_file: Path) -> None:
+    indexed = index(Listing({"path": "a.dicom", "image_id": "a"}, {"path": None, "image_id": "gone"}), a_file)
+    assert indexed.rejects.select("path", "reason").rows() == [("gone", "missing_file")]
+    assert indexed.num_found == 1
+
+
+def test_a_listed_image_without_id_and_file_is_an_error(a_file: Path) -> None:
+    with pytest.raises(DatasetError, match="'d' list an image without image_id"):
+        index(Listing({"path": "a.dicom", "image_id": "a"}, {"path": None, "image_id": None}), a_file)
+
+
+def test_a_data_set_of_rejects_only_is_an_empty_index(tmp_path: Path) -> None:
+    (tmp_path / "a.dicom").write_text("no image")
+    indexed = index(Listing({"path": "a.dicom", "image_id": "a"}), tmp_path)
+    assert indexed.index.schema == INDEX.schema and len(indexed.index) == 0
+    assert len(indexed.rejects) == 1
+
+
+def test_a_data_set_without_rejects_has_an_empty_table_of_them(a_file: Path) -> None:
+    rejects = index(Listing({"path": "a.dicom", "image_id": "a"}), a_file).rejects
+    assert rejects.schema == REJECTS.schema and len(rejects) == 0
+
+
+def test_a_missing_root_names_the_key_to_set(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"'d'.*nowhere.*set datasets\.d\.root"):
+        index_dataset(Phantom(), tmp_path / "nowhere", "d", None, 1)
+
+
+def test_no_file_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no image file was found for data set 'd'"):
+        index_dataset(Listing(), tmp_path, "d", None, 1)
+
+
+def test_no_row_or_reject_holds_what_the_headers_call_the_patient(cohort: Any) -> None:
+    """The phantom's headers name every patient ``PHANTOM-...`` and ``Phantom^N...``."""
+    said = cohort.index.write_csv() + cohort.indexed.rejects.drop("dataset").write_csv()
+    assert "PHANTOM-" not in said and "Phantom^" not in said

@@ -1,0 +1,233 @@
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from mammoclip.artifacts import BREASTS
+from mammoclip.data.augmentation import AugmentationStrength
+from mammoclip.data.pairs import Breast, Example, PairSampler, shuffle_texts, swap_sides, trainable_breasts
+from mammoclip.errors import ArtifactError
+
+STILL = AugmentationStrength(0.0, False, 0, 0, (1, 1), 0, 0, 1)
+STRONG = AugmentationStrength(1.0, True, 20, 0.1, (0.8, 1.2), 20, 10, 15)
+
+TEXTS = (("there is a mass", "it is in the left breast"), ("birads 4", "biopsy of the left breast", "short follow up"))
+IMAGES = {name: np.random.default_rng(number).integers(0, 255, (24, 16), dtype=np.uint8) for number, name in
+          enumerate(["d/cc1", "d/cc2", "d/mlo1", "d/mlo2"])}  # fmt: skip
+
+TWO_VIEWS = Breast(("d/cc1",), ("d/mlo1",), TEXTS)
+MANY = Breast(("d/cc1", "d/cc2"), ("d/mlo1", "d/mlo2"), TEXTS)
+ONE_IMAGE = Breast(("d/cc1",), (), TEXTS)
+TWO_OF_ONE_VIEW = Breast((), ("d/mlo1", "d/mlo2"), TEXTS)
+
+
+def sampler(*breasts: Breast, strength: AugmentationStrength | None = STILL, seed: int = 7, flip: float = 0.0) -> Any:
+    return PairSampler(breasts, IMAGES.__getitem__, seed, strength, flip)
+
+
+def name_of(image: np.ndarray) -> str:
+    return next(name for name, stored in IMAGES.items() if np.array_equal(stored, image))
+
+
+def names(example: Example) -> tuple[str, str]:
+    return name_of(example.image_1), name_of(example.image_2)
+
+
+def same(one: Example, other: Example) -> bool:
+    return (
+        np.array_equal(one.image_1, other.image_1)
+        and np.array_equal(one.image_2, other.image_2)
+        and (one.text_1, one.text_2) == (other.text_1, other.text_2)
+    )
+
+
+def breast_rows(*rows: tuple[str, str, str, list[list[str]]], dataset: str = "d") -> pl.DataFrame:
+    """Rows of the breasts table from (patient, side, split, texts), one CC and one MLO image each."""
+    return pl.DataFrame(
+        [
+            (dataset, patient, side, split, [f"{patient}-{side}-cc"], [f"{patient}-{side}-mlo"], texts)
+            for patient, side, split, texts in rows
+        ],
+        schema=BREASTS.schema,
+        orient="row",
+    )
+
+
+def test_an_example_depends_on_seed_epoch_and_index_alone() -> None:
+    one, other = sampler(MANY, TWO_VIEWS, strength=STRONG), sampler(MANY, TWO_VIEWS, strength=STRONG)
+    forwards = {(epoch, index): one.example(epoch, index) for epoch in range(3) for index in range(2)}
+    backwards = {(epoch, index): other.example(epoch, index) for epoch in (2, 1, 0) for index in (1, 0)}
+    assert all(same(forwards[key], backwards[key]) for key in forwards)
+    assert not same(forwards[0, 0], forwards[1, 0])
+    assert not same(forwards[0, 0], sampler(MANY, TWO_VIEWS, strength=STRONG, seed=8).example(0, 0))
+
+
+def test_equal_breasts_at_other_places_give_other_examples() -> None:
+    twins = sampler(MANY, MANY, strength=STRONG)
+    assert not same(twins.example(0, 0), twins.example(0, 1))
+
+
+def test_both_views_are_used_when_both_exist_in_random_order() -> None:
+    pairs = Counter(names(sampler(TWO_VIEWS).example(epoch, 0)) for epoch in range(400))
+    assert set(pairs) == {("d/cc1", "d/mlo1"), ("d/mlo1", "d/cc1")}
+    assert 150 < pairs["d/cc1", "d/mlo1"] < 250
+
+
+def test_every_combination_of_views_is_drawn() -> None:
+    pairs = Counter(names(sampler(MANY).example(epoch, 0)) for epoch in range(800))
+    combinations = {(cc, mlo) for cc in MANY.cc_image_ids for mlo in MANY.mlo_image_ids}
+    assert set(pairs) == combinations | {(mlo, cc) for cc, mlo in combinations}
+    assert min(pairs.values()) > 60
+
+
+def test_two_images_of_one_view_are_two_different_ones() -> None:
+    pairs = {names(sampler(TWO_OF_ONE_VIEW).example(epoch, 0)) for epoch in range(60)}
+    assert pairs == {("d/mlo1", "d/mlo2"), ("d/mlo2", "d/mlo1")}
+
+
+def test_a_single_image_is_used_twice_and_augmented_twice() -> None:
+    assert names(sampler(ONE_IMAGE).example(0, 0)) == ("d/cc1", "d/cc1")
+    example = sampler(ONE_IMAGE, strength=STRONG).example(0, 0)
+    assert not np.array_equal(example.image_1, example.image_2)
+
+
+def test_texts_are_whole_sections_with_their_sentences_shuffled() -> None:
+    sections = {" ".join(sorted(section)): section for section in TEXTS}
+    orders: Counter[str] = Counter()
+    drawn: Counter[tuple[int, int]] = Counter()
+    for epoch in range(600):
+        example = sampler(TWO_VIEWS).example(epoch, 0)
+        places = []
+        for text in (example.text_1, example.text_2):
+            found = [place for place, section in enumerate(TEXTS) if all(sentence in text for sentence in section)]
+            assert len(found) == 1 and len(text) == len(" ".join(TEXTS[found[0]]))
+            places.append(found[0])
+            orders[text] += 1
+        drawn[places[0], places[1]] += 1
+    assert len(sections) == 2 and len(orders) == 2 + 6  # every order of two and of three sentences
+    assert set(drawn) == {(0, 0), (0, 1), (1, 0), (1, 1)}  # with replacement
+    assert min(drawn.values()) > 100
+
+
+def test_a_flip_mirrors_both_images_and_exchanges_left_and_right() -> None:
+    flips = []
+    for epoch in range(200):
+        plain, flipped = (sampler(TWO_VIEWS, flip=chance).example(epoch, 0) for chance in (0.0, 0.5))
+        mirrored = np.array_equal(plain.image_1[:, ::-1], flipped.image_1)
+        assert mirrored or np.array_equal(plain.image_1, flipped.image_1)
+        assert np.array_equal(plain.image_2[:, ::-1] if mirrored else plain.image_2, flipped.image_2)
+        for before, after in ((plain.text_1, flipped.text_1), (plain.text_2, flipped.text_2)):
+            assert after == (before.replace("left", "right") if mirrored else before)
+        flips.append(mirrored)
+    assert 70 < sum(flips) < 130
+
+
+@pytest.mark.parametrize(
+    ("text", "swapped"),
+    [
+        ("mass in the left breast", "mass in the right breast"),
+        ("right: none. left: mass", "left: none. right: mass"),
+        ("the leftmost copyright stays", "the leftmost copyright stays"),
+        ("right-sided", "left-sided"),
+        ("no side named", "no side named"),
+    ],
+)
+def test_swap_sides(text: str, swapped: str) -> None:
+    assert swap_sides(text) == swapped
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["left", "right", "mass", "breast", "upright", ",", "."]), max_size=12).map(" ".join))
+def test_swapping_sides_twice_gives_the_text_back(text: str) -> None:
+    assert swap_sides(swap_sides(text)) == text
+    assert swap_sides(text).count("left") == sum(word == "right" for word in text.split())
+
+
+def test_validation_is_fixed_and_plain() -> None:
+    fixed = sampler(MANY, ONE_IMAGE, TWO_OF_ONE_VIEW, strength=None, flip=1.0)
+    for epoch in range(3):
+        assert fixed.order(epoch).tolist() == [0, 1, 2]
+        assert same(fixed.example(epoch, 0), fixed.example(0, 0))
+    example = fixed.example(0, 0)
+    assert names(example) == ("d/cc1", "d/mlo1")
+    assert (example.text_1, example.text_2) == (" ".join(TEXTS[0]), " ".join(TEXTS[1]))
+    assert names(fixed.example(0, 1)) == ("d/cc1", "d/cc1")
+    assert names(fixed.example(0, 2)) == ("d/mlo1", "d/mlo1")
+
+
+def test_an_epoch_sees_every_breast_once_in_an_order_of_its_own() -> None:
+    training = sampler(*[TWO_VIEWS] * 50)
+    orders = [training.order(epoch).tolist() for epoch in range(4)]
+    assert all(sorted(order) == list(range(len(training))) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert sampler(*[TWO_VIEWS] * 50).order(2).tolist() == orders[2]
+
+
+def test_the_images_stored_are_left_alone() -> None:
+    before = {name: image.copy() for name, image in IMAGES.items()}
+    for epoch in range(20):
+        sampler(MANY, strength=STRONG, flip=0.5).example(epoch, 0)
+    assert all(np.array_equal(IMAGES[name], image) for name, image in before.items())
+
+
+def test_trainable_breasts_have_an_image_and_a_text_and_belong_to_the_split() -> None:
+    rows = breast_rows(
+        ("p1", "L", "train", [["a mass", "b"]]),
+        ("p2", "L", "train", []),
+        ("p3", "R", "test", [["c"]]),
+        ("p4", "R", "train", [["d"]]),
+    ).with_columns(
+        cc_image_ids=pl.when(pl.col("patient_id") == "p4")
+        .then(pl.lit([], pl.List(pl.String)))
+        .otherwise("cc_image_ids"),
+        mlo_image_ids=pl.when(pl.col("patient_id") == "p4")
+        .then(pl.lit([], pl.List(pl.String)))
+        .otherwise("mlo_image_ids"),
+    )
+    assert trainable_breasts(rows, "train") == [Breast(("d/p1-L-cc",), ("d/p1-L-mlo",), (("a mass", "b"),))]
+    with pytest.raises(ArtifactError, match="no breast of the split 'validation' has both an image and a text"):
+        trainable_breasts(rows, "validation")
+
+
+def cohort(num_patients: int, dataset: str = "d", split: str = "train") -> pl.DataFrame:
+    rows = [
+        (f"{split}{number}", side, split, [[f"{dataset} {split}{number} {side}"]])
+        for number in range(num_patients)
+        for side in "LR"
+    ]
+    return breast_rows(*rows, dataset=dataset)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.integers(2, 9), st.integers(2, 9))
+def test_shuffled_texts_come_from_another_patient_of_the_same_split_and_side(seed: int, many: int, few: int) -> None:
+    breasts = pl.concat([cohort(many), cohort(few, split="test"), cohort(few, "e")])
+    shuffled = shuffle_texts(breasts, seed)
+    keys = ["dataset", "patient_id", "laterality"]
+    assert_frame_equal(shuffled.drop("texts"), breasts.drop("texts").sort(keys))
+    donors = set()
+    for dataset, patient, side, split, texts in shuffled.select(*keys, "split", "texts").rows():
+        [[text]] = texts
+        donor_dataset, donor, donor_side = text.split()
+        assert (donor_dataset, donor_side) == (dataset, side)
+        assert donor.rstrip("0123456789") == split
+        assert donor != patient
+        donors.add((dataset, patient, donor))
+    assert len(donors) == many + 2 * few  # both sides of a patient come from one donor
+    assert sorted(str(texts) for texts in shuffled["texts"]) == sorted(str(texts) for texts in breasts["texts"])
+
+
+def test_shuffling_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
+    breasts = cohort(12)
+    assert_frame_equal(shuffle_texts(breasts, 3), shuffle_texts(breasts.sample(fraction=1, shuffle=True, seed=1), 3))
+    assert not shuffle_texts(breasts, 3).equals(shuffle_texts(breasts, 4))
+
+
+def test_a_donor_without_that_side_gives_no_text() -> None:
+    breasts = breast_rows(("p1", "L", "train", [["one"]]), ("p2", "R", "train", [["two"]]))
+    assert shuffle_texts(breasts, 0)["texts"].to_list() == [[], []]

@@ -1,0 +1,213 @@
+"""A small results folder with every artifact that the stage ``paper`` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+import pytest
+
+from mammoclip.artifacts import (
+    ATTRIBUTES,
+    BREASTS,
+    FINDINGS,
+    IMAGES,
+    INDEX,
+    MANIFEST,
+    METRICS,
+    PREDICTIONS,
+    REJECTS,
+    REPORTS,
+    STEPS,
+    write_table,
+)
+from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
+from mammoclip.evaluation.evaluate import compute_metrics
+from mammoclip.paper.inputs import Inputs, load_inputs
+
+HEIGHT, WIDTH = 96, 64
+NUM_PATIENTS = 6
+TASKS = ("mass", "suspicious_calcification", "density")
+SKILL = {"main-run": 2.0, "untrained": 0.0, "shuffled_reports": 0.1}
+
+
+@pytest.fixture(scope="session")
+def paper() -> PaperSection:
+    return PaperSection(main_run="main-run", contact_sheet_images=5)
+
+
+@pytest.fixture(scope="session")
+def pretrain() -> PretrainSection:
+    runs = {
+        "untrained": {"control": "untrained"},
+        "main-run": {},
+        "shuffled_reports": {"control": "shuffled_reports"},
+    }
+    return PretrainSection.model_validate({"datasets": ["cohort"], "runs": runs})
+
+
+@pytest.fixture(scope="session")
+def evaluate() -> EvaluateSection:
+    return EvaluateSection(datasets=["cohort"], showcase=["films"], num_resamples=40)
+
+
+@pytest.fixture(scope="session")
+def pristine_results(tmp_path_factory: pytest.TempPathFactory, evaluate: EvaluateSection) -> Path:
+    """The results folder for tests that only read it."""
+    folder = tmp_path_factory.mktemp("pristine") / "results"
+    for dataset in ("cohort", "films"):
+        _write_dataset(folder, dataset, labelled=dataset == "cohort")
+    for run, skill in SKILL.items():
+        _write_run(folder, run, skill, evaluate)
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path: Path, pristine_results: Path) -> Path:
+    """A results folder of the test's own, to be damaged."""
+    return Path(shutil.copytree(pristine_results, tmp_path / "results"))
+
+
+@pytest.fixture
+def load(
+    results: Path, paper: PaperSection, pretrain: PretrainSection, evaluate: EvaluateSection
+) -> Callable[[], Inputs]:
+    """Load the results folder as it is when called."""
+    adapters = {"cohort": "phantom", "films": "cbis_ddsm"}
+    return lambda: load_inputs(results, list(adapters), adapters, paper=paper, pretrain=pretrain, evaluate=evaluate)
+
+
+@pytest.fixture
+def inputs(load: Callable[[], Inputs]) -> Inputs:
+    return load()
+
+
+def _write_dataset(folder: Path, dataset: str, labelled: bool) -> None:
+    index = pl.DataFrame(
+        [
+            {
+                "dataset": dataset,
+                "patient_id": f"p{patient}",
+                "study_id": f"s{patient}",
+                "image_id": f"{dataset}-p{patient}-{side}-{view}",
+                "laterality": side,
+                "view": view,
+                "laterality_source": "table",
+                "view_source": "table",
+                "path": f"p{patient}/{side}{view}.dcm",
+                "transfer_syntax": "1.2.840.10008.1.2.1",
+                "rows": HEIGHT,
+                "columns": WIDTH,
+                "bits_stored": 12,
+                "photometric": "MONOCHROME2",
+                "manufacturer": "Maker & <Sons>" if patient else None,
+                "presentation_intent": "FOR PRESENTATION",
+                "size_bytes": 1000,
+                "split": "test",
+            }
+            for patient in range(NUM_PATIENTS)
+            for side in "LR"
+            for view in ("CC", "MLO")
+        ],
+        schema=INDEX.schema,
+    )
+    rejects = pl.DataFrame(
+        [
+            (dataset, "index", "notes.txt", "not_dicom", "no preamble"),
+            (dataset, "index", "p9-L-CC", "missing_file", "listed, not there"),
+        ],
+        schema=REJECTS.schema,
+        orient="row",
+    )
+    lost = pl.DataFrame(
+        [(dataset, "shard", index["path"][0], "constant_image", "all pixels are 0")],
+        schema=REJECTS.schema,
+        orient="row",
+    )
+    manifest = _write_shard(folder / "shard" / dataset / "00000.tar", index["image_id"].to_list()[1:])
+    images = index.join(manifest, on="image_id").select(list(IMAGES.columns))
+    write_table(index, INDEX, folder / "index" / f"{dataset}.parquet")
+    write_table(rejects, REJECTS, folder / "index" / f"{dataset}.rejects.parquet")
+    write_table(manifest, MANIFEST, folder / "shard" / dataset / "manifest.parquet")
+    write_table(lost, REJECTS, folder / "shard" / f"{dataset}.rejects.parquet")
+    tabulated = folder / "tabulate" / dataset
+    write_table(images, IMAGES, tabulated / "images.parquet")
+    boxes = images.filter(pl.col("view") == "CC").select(
+        "dataset", "image_id", finding=pl.lit("suspicious_calcification"), birads=pl.lit(4), x_min=pl.lit(10.0),
+        y_min=pl.lit(20.0), x_max=pl.lit(30.0), y_max=pl.lit(50.0),
+    )  # fmt: skip
+    write_table(boxes if labelled else FINDINGS.empty(), FINDINGS, tabulated / "findings.parquet")
+    write_table(_labels(images) if labelled else ATTRIBUTES.empty(), ATTRIBUTES, tabulated / "attributes.parquet")
+    write_table(REPORTS.empty(), REPORTS, tabulated / "reports.parquet")
+    write_table(BREASTS.empty(), BREASTS, tabulated / "breasts.parquet")
+
+
+def _write_shard(path: Path, image_ids: list[str]) -> pl.DataFrame:
+    path.parent.mkdir(parents=True)
+    rows = []
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, image_id in enumerate(image_ids):
+            ramp = np.linspace(0, 255 - number, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8)
+            png = cv2.imencode(".png", ramp)[1].tobytes()
+            offset = tar.offset + tarfile.BLOCKSIZE
+            member = tarfile.TarInfo(f"{image_id}.png")
+            member.size = len(png)
+            tar.addfile(member, io.BytesIO(png))
+            digest = hashlib.sha256(png).hexdigest()
+            crop = (0, HEIGHT, 0, WIDTH)
+            rows.append((image_id, path.name, offset, len(png), HEIGHT, WIDTH, *crop, "strict", digest))
+    return pl.DataFrame(rows, schema=MANIFEST.schema, orient="row")
+
+
+def _labels(images: pl.DataFrame) -> pl.DataFrame:
+    rows = [
+        (dataset, image_id, task, _label(task, number))
+        for number, (dataset, image_id) in enumerate(images.select("dataset", "image_id").rows())
+        for task in TASKS
+    ]
+    return pl.DataFrame(rows, schema=ATTRIBUTES.schema, orient="row")
+
+
+def _label(task: str, number: int) -> int:
+    return number % 4 if task == "density" else number % 2
+
+
+def _write_run(folder: Path, run: str, skill: float, evaluate: EvaluateSection) -> None:
+    rng = np.random.default_rng(3)
+    for dataset in ("cohort", "films"):
+        labelled = dataset == "cohort"
+        images = pl.read_parquet(folder / "tabulate" / dataset / "images.parquet").sort("image_id")
+        rows = []
+        for task in TASKS:
+            for protocol in ("zero-shot", "probe", "probe-shuffled") if labelled else ("zero-shot",):
+                for number, (image_id, patient_id) in enumerate(images.select("image_id", "patient_id").rows()):
+                    label = _label(task, number)
+                    logits = rng.normal(size=4 if task == "density" else 2)
+                    logits[label] += skill if protocol != "probe-shuffled" else 0.0
+                    scores = np.exp(logits) / np.exp(logits).sum()
+                    rows.append((image_id, patient_id, task, protocol, label if labelled else None, scores.tolist()))
+        predictions = pl.DataFrame(rows, schema=PREDICTIONS.schema, orient="row")
+        metrics = compute_metrics(predictions, run, dataset, evaluate, 0) if labelled else METRICS.empty()
+        out = folder / "evaluate" / run / dataset
+        write_table(predictions, PREDICTIONS, out / "predictions.parquet")
+        write_table(metrics, METRICS, out / "metrics.parquet")
+    out = folder / "pretrain" / run
+    write_table(STEPS.empty() if run == "untrained" else _steps(skill), STEPS, out / "metrics.parquet")
+    (out / "model.safetensors").write_bytes(run.encode())
+    (out / "model_card.md").write_text("# card\n", encoding="utf-8")
+
+
+def _steps(skill: float) -> pl.DataFrame:
+    rows = [
+        (split, step // 10, step, 3.0 - skill * step / 40, 1.0, 1.0, 1.0, 1e-4, 0.07)
+        for split, every in (("train", 1), ("validation", 10))
+        for step in range(every, 41, every)
+    ]
+    return pl.DataFrame(rows, schema=STEPS.schema, orient="row")

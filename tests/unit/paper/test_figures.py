@@ -1,0 +1,110 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import polars as pl
+import pytest
+from matplotlib.figure import Figure
+
+from mammoclip.artifacts import METRICS, STEPS, read_table, write_table
+from mammoclip.config import EvaluateSection
+from mammoclip.paper.figures import draw_roc, draw_training, render_figure, save_figure
+from mammoclip.paper.inputs import Inputs
+from mammoclip.paper.wording import format_number
+
+
+def _labels(figure: Figure) -> list[list[str]]:
+    return [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
+
+
+def test_roc_has_one_panel_per_binary_task(inputs: Inputs, evaluate: EvaluateSection) -> None:
+    titles = [axes.get_title() for axes in draw_roc(inputs, evaluate).axes]
+    assert titles == ["Mass (cohort)", "Suspicious calcification (cohort)"]
+
+
+def test_the_roc_legend_agrees_with_the_metrics(inputs: Inputs, evaluate: EvaluateSection) -> None:
+    mass = inputs.main.metrics.filter(task="mass", metric="auroc")
+    values = dict(mass.select("protocol", "value").rows())
+    labels = _labels(draw_roc(inputs, evaluate))[0]
+    assert labels[:2] == [f"main-run, {name}: {format_number(values[name])}" for name in ("zero-shot", "probe")]
+    assert labels[-1] == "chance: 0.50"
+    assert len(labels) == 2 * 3 + 1
+
+
+def test_curves_of_the_main_run_differ_in_colour_and_line_style(inputs: Inputs, evaluate: EvaluateSection) -> None:
+    main = [line for line in draw_roc(inputs, evaluate).axes[0].lines if line.get_label().startswith("main-run")]
+    assert len({line.get_color() for line in main}) == len({line.get_linestyle() for line in main}) == 2
+
+
+def test_controls_are_thin_and_grey(inputs: Inputs, evaluate: EvaluateSection) -> None:
+    lines = draw_roc(inputs, evaluate).axes[0].lines
+    main = [line for line in lines if line.get_label().startswith("main-run")]
+    controls = [line for line in lines if line.get_label().startswith(("untrained", "shuffled_reports"))]
+    assert len(controls) == 4
+    for line in controls:
+        red, green, blue = mpl.colors.to_rgb(line.get_color())
+        assert red == green == blue
+        assert line.get_linewidth() < min(other.get_linewidth() for other in main)
+
+
+def test_an_undefined_auroc_has_no_curve(results: Path, load: Callable[[], Inputs], evaluate: EvaluateSection) -> None:
+    path = results / "evaluate" / "main-run" / "cohort" / "metrics.parquet"
+    write_table(read_table(METRICS, path).with_columns(value=float("nan")), METRICS, path)
+    lines = {line.get_label(): line for line in draw_roc(load(), evaluate).axes[0].lines}
+    assert len(lines["main-run, zero-shot: n/a"].get_xdata()) == 0
+
+
+def test_without_a_binary_task_the_figure_says_so(inputs: Inputs, evaluate: EvaluateSection) -> None:
+    figure = draw_roc(inputs, evaluate.model_copy(update={"tasks": ["density"]}))
+    assert [text.get_text() for text in figure.texts] == ["No binary task was evaluated."]
+
+
+def test_training_shows_both_losses_of_every_trained_run(inputs: Inputs) -> None:
+    loss, temperature = draw_training(inputs).axes
+    curves = {line.get_label(): len(line.get_xdata()) for line in loss.lines}
+    assert curves == {
+        "main-run, training": 40,
+        "main-run, validation": 4,
+        "shuffled_reports, training": 40,
+        "shuffled_reports, validation": 4,
+    }
+    assert len(temperature.lines) == 2
+
+
+def test_without_a_trained_run_the_figure_says_so(results: Path, load: Callable[[], Inputs]) -> None:
+    for run in ("main-run", "shuffled_reports"):
+        write_table(STEPS.empty(), STEPS, results / "pretrain" / run / "metrics.parquet")
+    assert [text.get_text() for text in draw_training(load()).texts] == ["No run was trained."]
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "png"])
+def test_the_same_numbers_give_the_same_bytes_without_dates(
+    inputs: Inputs, evaluate: EvaluateSection, tmp_path: Path, suffix: str
+) -> None:
+    paths = [tmp_path / f"{number}.{suffix}" for number in range(2)]
+    for path in paths:
+        save_figure(draw_roc(inputs, evaluate), path)
+    first, second = (path.read_bytes() for path in paths)
+    assert first == second
+    assert b"Date" not in first
+    assert first.startswith({"pdf": b"%PDF", "png": b"\x89PNG"}[suffix])
+
+
+def test_the_inlined_picture_is_the_written_one(inputs: Inputs, tmp_path: Path) -> None:
+    save_figure(draw_training(inputs), tmp_path / "training.png")
+    assert render_figure(draw_training(inputs), "png") == (tmp_path / "training.png").read_bytes()
+
+
+def test_the_style_of_the_caller_neither_counts_nor_changes(inputs: Inputs) -> None:
+    plain = render_figure(draw_training(inputs), "png")
+    with mpl.rc_context({"font.size": 20.0, "lines.linewidth": 9.0}):
+        assert render_figure(draw_training(inputs), "png") == plain
+        assert mpl.rcParams["font.size"] == 20.0
+
+
+def test_steps_may_be_unsorted(results: Path, load: Callable[[], Inputs]) -> None:
+    plain = render_figure(draw_training(load()), "png")
+    path = results / "pretrain" / "main-run" / "metrics.parquet"
+    steps = read_table(STEPS, path)
+    write_table(pl.concat([steps[20:], steps[:20]]), STEPS, path)
+    assert render_figure(draw_training(load()), "png") == plain

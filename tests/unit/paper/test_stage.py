@@ -1,0 +1,253 @@
+"""The whole stage: its command, its files and the report that it writes."""
+
+from __future__ import annotations
+
+import argparse
+import html.parser
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
+from mammoclip.errors import ArtifactError
+from pipelines.paper import run
+
+OUTPUTS = {
+    "classification.csv",
+    "classification.md",
+    "classification.tex",
+    "roc.pdf",
+    "roc.png",
+    "training.pdf",
+    "training.png",
+    "contact_sheet.cohort.png",
+    "contact_sheet.films.png",
+    "provenance.json",
+    "report.html",
+}
+_VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(html.parser.HTMLParser):
+    """Elements of a page in order, each (tag, attributes, text inside); checks that tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self._open: list[int] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs), []))
+        if tag not in _VOID:
+            self._open.append(len(self.elements) - 1)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.elements[self._open.pop()][0] == tag
+
+    def handle_data(self, data: str) -> None:
+        for number in self._open:
+            self.elements[number][2].append(data)
+
+    def find(self, *tags: str) -> list[tuple[str, dict[str, str | None], str]]:
+        return [(tag, attrs, " ".join("".join(text).split())) for tag, attrs, text in self.elements if tag in tags]
+
+    def text(self) -> str:
+        return self.find("body")[0][2]
+
+
+def _arguments(
+    results: Path, out: Path, paper: PaperSection, pretrain: PretrainSection, evaluate: EvaluateSection
+) -> argparse.Namespace:
+    return argparse.Namespace(
+        config=paper,
+        evaluate_config=evaluate,
+        pretrain_config=pretrain,
+        adapters={"cohort": "phantom", "films": "cbis_ddsm"},
+        datasets=["cohort", "films"],
+        seed=42,
+        results=results,
+        out=out,
+    )
+
+
+@pytest.fixture
+def arguments(
+    results: Path, tmp_path: Path, paper: PaperSection, pretrain: PretrainSection, evaluate: EvaluateSection
+) -> argparse.Namespace:
+    """A run of the stage that a test makes itself."""
+    return _arguments(results, tmp_path / "paper", paper, pretrain, evaluate)
+
+
+@pytest.fixture(scope="module")
+def done(
+    pristine_results: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    paper: PaperSection,
+    pretrain: PretrainSection,
+    evaluate: EvaluateSection,
+) -> argparse.Namespace:
+    """A run of the stage that is done."""
+    arguments = _arguments(pristine_results, tmp_path_factory.mktemp("done"), paper, pretrain, evaluate)
+    run(arguments)
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def page(done: argparse.Namespace) -> Page:
+    return Page((done.out / "report.html").read_text(encoding="utf-8"))
+
+
+def test_every_output_is_written_and_nothing_else(done: argparse.Namespace) -> None:
+    assert {path.name for path in done.out.iterdir()} == OUTPUTS
+
+
+def test_the_same_input_elsewhere_gives_the_same_bytes(done: argparse.Namespace, arguments: argparse.Namespace) -> None:
+    run(arguments)
+    for name in OUTPUTS:
+        assert (done.out / name).read_bytes() == (arguments.out / name).read_bytes(), name
+
+
+def test_books_that_do_not_balance_stop_the_stage_before_it_writes(arguments: argparse.Namespace) -> None:
+    folder = arguments.results / "tabulate"
+    (folder / "films" / "images.parquet").write_bytes((folder / "cohort" / "images.parquet").read_bytes())
+    with pytest.raises(ArtifactError, match="'films'"):
+        run(arguments)
+    assert not arguments.out.exists()
+
+
+def test_the_report_needs_no_other_resource(page: Page) -> None:
+    for tag, attributes, _ in page.find("img", "script", "link", "iframe", "source", "object", "video"):
+        assert tag == "img"
+        assert str(attributes["src"]).startswith("data:image/")
+    links = [str(attributes["href"]) for _, attributes, _ in page.find("a")]
+    assert all(link.startswith(("#", "https://doi.org/")) for link in links)
+    style = page.find("style")[0][2]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_links_inside_the_report_have_targets(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes, _ in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [str(a["href"])[1:] for _, a, _ in page.find("a") if str(a["href"]).startswith("#")]
+    assert targets
+    assert set(targets) <= set(ids)
+    assert {a["aria-labelledby"] for _, a, _ in page.find("section")} <= set(ids)
+
+
+def test_headings_are_in_order(page: Page) -> None:
+    headings = page.find("h1", "h2", "h3", "h4")
+    levels = [int(tag[1]) for tag, _, _ in headings]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert [text for tag, _, text in headings if tag == "h2"] == [
+        "Does it learn?",
+        "ROC curves",
+        "Training",
+        "Real mammograms",
+        "Contact sheet",
+        "What went in and what came out",
+        "Provenance",
+    ]
+
+
+def test_every_picture_has_an_alternative_text(page: Page) -> None:
+    pictures = page.find("img")
+    assert len(pictures) == 2 + 2 * 5 + 5
+    assert all(attributes.get("alt") for _, attributes, _ in pictures)
+
+
+def test_every_table_header_says_what_it_heads(page: Page) -> None:
+    assert all(a.get("scope") in {"col", "row", "rowgroup"} for _, a, _ in page.find("th"))
+    assert len(page.find("caption")) == len(page.find("thead"))
+
+
+def test_the_report_has_a_language_and_a_viewport(page: Page) -> None:
+    assert page.find("html")[0][1]["lang"] == "en"
+    assert "viewport" in [attributes.get("name") for _, attributes, _ in page.find("meta")]
+
+
+def test_the_report_works_in_dark_and_light(page: Page) -> None:
+    assert "prefers-color-scheme: dark" in page.find("style")[0][2]
+
+
+def test_the_warning_stands_before_the_first_section(page: Page) -> None:
+    text = page.text()
+    warning = text.index("Research software. Not a medical device. Not for clinical use.")
+    assert warning < text.index("Does it learn?")
+
+
+def test_the_cells_of_the_table_are_those_of_the_markdown(page: Page, done: argparse.Namespace) -> None:
+    markdown = (done.out / "classification.md").read_text(encoding="utf-8")
+    cells = [text for _, _, text in page.find("td")]
+    for line in markdown.splitlines()[2:]:
+        values = [cell.strip() for cell in line.strip("|").split("|")][4:]
+        assert any(cells[start : start + len(values)] == values for start in range(len(cells)))
+
+
+def test_names_from_the_data_are_escaped(page: Page, done: argparse.Namespace) -> None:
+    assert "Maker & <Sons>" in page.text()
+    assert "Maker &amp; &lt;Sons&gt;" in (done.out / "report.html").read_text(encoding="utf-8")
+
+
+def test_real_films_are_credited_and_said_to_mean_nothing(page: Page) -> None:
+    text = page.text()
+    assert "real film mammograms of CBIS-DDSM" in text
+    assert "CC BY 3.0" in text
+    assert "10.7937/K9/TCIA.2016.7O02S9CY" in text
+    assert "computer-generated phantoms" in text
+    assert "no clinical meaning" in text
+
+
+def test_without_adapters_nothing_is_credited(arguments: argparse.Namespace) -> None:
+    run(argparse.Namespace(**{**vars(arguments), "adapters": {}}))
+    text = (arguments.out / "report.html").read_text(encoding="utf-8")
+    assert "CBIS-DDSM" not in text
+    assert "doi.org" not in text
+
+
+def test_without_a_showcase_the_report_says_so(arguments: argparse.Namespace) -> None:
+    arguments.evaluate_config = arguments.evaluate_config.model_copy(update={"showcase": []})
+    run(arguments)
+    page = Page((arguments.out / "report.html").read_text(encoding="utf-8"))
+    assert "No showcase data set is configured." in page.text()
+
+
+def test_the_report_holds_no_path_and_no_time(page: Page, done: argparse.Namespace) -> None:
+    text = page.text() + (done.out / "provenance.json").read_text(encoding="utf-8")
+    assert str(done.results) not in text
+    assert not re.search(r"\b20\d\d-\d\d-\d\d\b", text)
+
+
+def test_the_report_starts_with_its_doctype(done: argparse.Namespace) -> None:
+    assert (done.out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_command_says_in_one_sentence_which_file_is_missing(arguments: argparse.Namespace, tmp_path: Path) -> None:
+    (arguments.results / "evaluate" / "untrained" / "cohort" / "metrics.parquet").unlink()
+    command = [
+        sys.executable, "-m", "pipelines.paper",
+        "--config", arguments.config.model_dump_json(),
+        "--evaluate-config", arguments.evaluate_config.model_dump_json(),
+        "--pretrain-config", arguments.pretrain_config.model_dump_json(),
+        "--adapters", json.dumps(arguments.adapters),
+        "--datasets", *arguments.datasets,
+        "--seed", "42",
+        "--results", str(arguments.results),
+        "--out", str(arguments.out),
+        "--log", str(tmp_path / "paper.log"),
+    ]  # fmt: skip
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("Error: ")
+    assert "evaluate/untrained/cohort/metrics.parquet does not exist" in finished.stderr
+    assert "Traceback" not in finished.stderr

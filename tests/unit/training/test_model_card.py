@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from mammoclip.artifacts import STEPS
+from mammoclip.config import PretrainSection, Run
+from mammoclip.training.model_card import model_card
+
+SECTION = PretrainSection(
+    datasets=["hospital", "phantom"],
+    runs={"main": Run()},
+    image_weights="weights.pth",
+    batch_size=6,
+    processes=4,
+    num_epochs=15,
+    height_px=1520,
+    width_px=912,
+)
+
+
+@pytest.fixture
+def steps() -> pl.DataFrame:
+    """The lowest loss of all is a training loss; the best validation loss is that of the first epoch."""
+    rows = [("train", 0, 1, 0.1), ("validation", 0, 1, 1.2344), ("train", 1, 2, 0.2), ("validation", 1, 2, 3.0)]
+    rest = (0.0, 0.0, 0.0, None, 0.07)
+    return pl.DataFrame([(*row, *rest) for row in rows], schema=STEPS.schema, orient="row")
+
+
+def test_the_card_says_what_the_model_is_and_what_it_saw(steps: pl.DataFrame) -> None:
+    card = model_card("mammo-clip", "none", SECTION, steps)
+    assert card.startswith("# mammo-clip\n")
+    for row in (
+        "| role | trained |",
+        "| image encoder | efficientnet-b5 (weights.pth) |",
+        "| text encoder | emilyalsentzer/Bio_ClinicalBERT |",
+        "| image size | 1520 x 912 px |",
+        "| data sets seen in training | hospital, phantom |",
+        "| epochs, batch | 15, 6 x 4 |",
+        "| best validation loss | 1.234 |",
+    ):
+        assert row in card.splitlines()
+
+
+@pytest.mark.parametrize("control", ["none", "untrained", "shuffled_reports"])
+def test_every_card_says_that_it_is_no_medical_device(control: str, steps: pl.DataFrame) -> None:
+    assert "not a medical device, not for clinical use" in model_card("m", control, SECTION, steps)
+
+
+def test_the_card_of_the_untrained_control_claims_no_training() -> None:
+    card = model_card("untrained", "untrained", SECTION, STEPS.empty())
+    assert "| role | control: initial weights, never trained |" in card
+    assert "| data sets seen in training | none |" in card
+    assert "| epochs, batch | 0, " in card
+    assert "| best validation loss | - |" in card
+
+
+def test_the_card_of_the_shuffled_control_names_the_permutation(steps: pl.DataFrame) -> None:
+    assert "reports permuted over patients" in model_card("shuffled", "shuffled_reports", SECTION, steps)
