@@ -214,6 +214,17 @@ FEATURES = Table(
     },
 )
 
+PROMPTS = Table(
+    "prompts",
+    1,
+    {
+        "task": Column(pl.String, "mass, suspicious_calcification or density"),
+        "class_index": Column(pl.Int32, "class that the prompt names: 0 negative, 1 positive; density 0-3 for A-D"),
+        "prompt": Column(pl.String, "the sentence"),
+        "embedding": FEATURES.columns["embedding"],
+    },
+)
+
 PREDICTIONS = Table(
     "predictions",
     1,
@@ -235,7 +246,9 @@ METRICS = Table(
         "dataset": _IDS["dataset"],
         "task": PREDICTIONS.columns["task"],
         "protocol": PREDICTIONS.columns["protocol"],
-        "metric": Column(pl.String, "auroc, auprc, accuracy, balanced_accuracy, kappa"),
+        "metric": Column(
+            pl.String, "auroc, auprc; for density macro_auroc, accuracy, balanced_accuracy, kappa (quadratic)"
+        ),
         "value": Column(pl.Float64, "point estimate"),
         "ci_low": Column(pl.Float64, "lower end of the patient-clustered bootstrap interval"),
         "ci_high": Column(pl.Float64, "upper end"),

@@ -70,7 +70,9 @@ class Dataset(Section):
     split: Split | None = Field(
         default=None, description="puts every patient into one split; default: the data set's own"
     )
-    generate: PhantomCohort | None = Field(default=None, description="phantom only: generate the cohort, in place of a root")
+    generate: PhantomCohort | None = Field(
+        default=None, description="phantom only: generate the cohort, in place of a root"
+    )
 
 
 class ShardSection(Section):

@@ -34,6 +34,11 @@ class RejectedInput(MammoClipError):
     """
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        """Take one of ``artifacts.REJECT_REASONS`` and a sentence."""
+        super().__init__(reason, detail)  # both, so that pickling between processes keeps them
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        """Return ``reason: detail``."""
+        return f"{self.reason}: {self.detail}"

@@ -8,11 +8,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mammoclip.artifacts import ATTRIBUTES, FEATURES, IMAGES, METRICS, PREDICTIONS, Table, read_table, write_table
+from mammoclip.artifacts import (
+    ATTRIBUTES,
+    FEATURES,
+    IMAGES,
+    METRICS,
+    PREDICTIONS,
+    PROMPTS,
+    Table,
+    read_table,
+    write_table,
+)
 from mammoclip.config import EvaluateSection
 from mammoclip.evaluation.evaluate import compute_metrics, predict_probe, predict_zero_shot, select_examples
-from mammoclip.models import load
-from mammoclip.text import zero_shot_prompts
 from pipelines.command import run_stage, section_argument
 
 
@@ -21,8 +29,8 @@ def run(arguments: argparse.Namespace) -> None:
     section: EvaluateSection = arguments.config
     results, dataset = arguments.results, arguments.dataset
     labelled = dataset in section.datasets
-    model = load(results / "pretrain" / arguments.run)
     features = read_table(FEATURES, arguments.out / "features.parquet")
+    prompts = read_table(PROMPTS, arguments.prompts)
     images = _read(results, dataset, IMAGES)
     attributes = _read(results, dataset, ATTRIBUTES) if labelled else None
     predictions: list[pl.DataFrame] = []
@@ -30,10 +38,10 @@ def run(arguments: argparse.Namespace) -> None:
         train, validation, test = (
             select_examples(features, images, attributes, task, split) for split in ("train", "validation", "test")
         )
-        prompts = model.encode_text(list(zero_shot_prompts(task))).double().cpu().numpy()
-        predictions.append(predict_zero_shot(test, task, np.asarray(prompts)))
+        embeddings = prompts.filter(pl.col("task") == task).sort("class_index")["embedding"].to_list()
+        predictions.append(predict_zero_shot(test, task, np.array(embeddings, np.float64)))
         if labelled:
-            predictions.extend(predict_probe(train, validation, test, task, section, arguments.seed))
+            predictions.extend(predict_probe(train, validation, test, task, section, seed=arguments.seed))
     table = pl.concat(predictions)
     write_table(table, PREDICTIONS, arguments.out / "predictions.parquet")
     metrics = compute_metrics(table, arguments.run, dataset, section, arguments.seed) if labelled else METRICS.empty()
@@ -51,5 +59,6 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--run", required=True)
     parser.add_argument("--dataset", required=True)
+    parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     run_stage(parser, run)

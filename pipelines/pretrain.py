@@ -6,13 +6,14 @@ import argparse
 import hashlib
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import polars as pl
 import torch
 
 from mammoclip.artifacts import BREASTS, IMAGES, STEPS, read_table, write_table, write_text
-from mammoclip.config import PretrainSection, Run, resolve_source
+from mammoclip.config import PretrainSection, resolve_source
 from mammoclip.data.augmentation import AugmentationStrength
 from mammoclip.data.pairs import PairSampler, shuffle_texts, trainable_breasts
 from mammoclip.data.reader import ImageSource, ShardReader
@@ -29,7 +30,7 @@ log = logging.getLogger("mammoclip.pretrain")
 def run(arguments: argparse.Namespace) -> None:
     """Train (or, for the untrained control, only initialise) a model and write its folder."""
     section: PretrainSection = arguments.config
-    control = arguments.run_config.control
+    control = section.runs[arguments.run].control
     torch.set_num_threads(section.threads)
     text_encoder = resolve_source(section.text_encoder)
     weights = resolve_source(section.image_weights) if section.image_weights else None
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     model.text_encoder.freeze(section.freeze_text_layers)
     tokenizer = load_tokenizer(text_encoder, section.max_tokens)
     rank, steps = 0, STEPS.empty()
+    work = _work_folder(arguments)
     if control != "untrained":
         rank, world_size = start_processes()
         training, validation = _samplers(arguments, section, shuffled=control == "shuffled_reports")
@@ -53,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
             validation=validation,
             tokenizer=tokenizer,
             deepspeed=_read_deepspeed(Path(section.deepspeed)),
-            work=_work_folder(arguments),
+            work=work,
             rank=rank,
             world_size=world_size,
         )
@@ -65,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         save_pretrained(model, tokenizer, arguments.out, metadata, image_size_px=size)
         write_text(model_card(arguments.out.name, control, section, steps), arguments.out / "model_card.md")
         write_table(steps, STEPS, arguments.out / "metrics.parquet")
+        shutil.rmtree(work)
 
 
 def _samplers(
@@ -98,10 +101,7 @@ def _read_deepspeed(path: Path) -> dict[str, object]:
 
 def _work_folder(arguments: argparse.Namespace) -> Path:
     """Return the folder that survives an interruption; another configuration gets another one."""
-    key = json.dumps(
-        [arguments.config.model_dump(mode="json"), arguments.run_config.model_dump(mode="json"), arguments.seed],
-        sort_keys=True,
-    )
+    key = json.dumps([arguments.config.model_dump(mode="json"), arguments.seed], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder: Path = arguments.results / ".work" / "pretrain" / f"{arguments.out.name}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def _work_folder(arguments: argparse.Namespace) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=section_argument(PretrainSection), required=True)
-    parser.add_argument("--run-config", type=section_argument(Run), required=True)
+    parser.add_argument("--run", required=True, help="name under pretrain.runs")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

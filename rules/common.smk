@@ -48,3 +48,11 @@ def generated(wildcards):
         if settings.datasets[wildcards.dataset].generate
         else []
     )
+
+
+def run_section(wildcards):
+    """Return the section of pretraining with one run, so that another run in the configuration reruns nothing."""
+    runs = {wildcards.run: settings.pretrain.runs[wildcards.run]}
+    return json.dumps(
+        settings.pretrain.model_copy(update={"runs": runs}).model_dump(mode="json")
+    )

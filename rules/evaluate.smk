@@ -23,16 +23,44 @@ rule extract_features:
         model=subpath(input.model, parent=True),
         shards=subpath(input.manifest, parent=True),
         batch_size=settings.evaluate.batch_size,
+    message:
+        "evaluate: features of {wildcards.dataset} by {wildcards.run}"
     shell:
         "python -m pipelines.extract_features --model {params.model:q} --images {input.images:q}"
         " --shards {params.shards:q} --batch-size {params.batch_size} --threads {threads}"
         " --out {output:q} --log {log:q}"
 
 
-rule classify:
+rule embed_prompts:
     input:
         model=rules.train_clip.output.model,
+    output:
+        f"{RESULTS}/evaluate/{{run}}/prompts.parquet",
+    log:
+        f"{LOGS}/evaluate/{{run}}/prompts.log",
+    benchmark:
+        f"{BENCHMARKS}/evaluate/{{run}}/prompts.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        stage="prompts-v1",
+        config=section(settings.evaluate),
+        model=subpath(input.model, parent=True),
+    message:
+        "evaluate: prompts by {wildcards.run}"
+    shell:
+        "python -m pipelines.embed_prompts --config {params.config:q} --model {params.model:q}"
+        " --out {output:q} --log {log:q}"
+
+
+rule classify:
+    input:
         features=rules.extract_features.output,
+        prompts=rules.embed_prompts.output,
         images=rules.tabulate_dataset.output.images,
         attributes=rules.tabulate_dataset.output.attributes,
     output:
@@ -54,6 +82,8 @@ rule classify:
         seed=settings.seed,
         results=subpath(output.metrics, ancestor=4),
         out=subpath(output.metrics, parent=True),
+    message:
+        "evaluate: {wildcards.run} on {wildcards.dataset}"
     shell:
         "python -m pipelines.evaluate --config {params.config:q} --seed {params.seed} --results {params.results:q}"
-        " --run {wildcards.run} --dataset {wildcards.dataset} --out {params.out:q} --log {log:q}"
+        " --run {wildcards.run} --dataset {wildcards.dataset} --prompts {input.prompts:q} --out {params.out:q} --log {log:q}"

@@ -19,6 +19,8 @@ rule generate_phantom:
         ].generate.model_dump_json(),
         seed=settings.seed,
         out=subpath(output[0], parent=True),
+    message:
+        "generate: the phantom cohort {wildcards.dataset}"
     shell:
         "python -m pipelines.generate --config {params.config:q} --seed {params.seed}"
         " --out {params.out:q} --threads {threads} --log {log:q}"
@@ -43,6 +45,8 @@ rule index_dataset:
     params:
         stage="index-v1",
         config=dataset_section,
+    message:
+        "index: {wildcards.dataset}"
     shell:
         "python -m pipelines.index --config {params.config:q} --dataset {wildcards.dataset}"
         " --index {output.index:q} --rejects {output.rejects:q} --threads {threads} --log {log:q}"

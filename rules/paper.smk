@@ -1,13 +1,17 @@
 # Tables, figures and the report.
 rule build_paper:
     input:
-        rejects=collect(
-            [rules.index_dataset.output.rejects, rules.gather_shards.output.rejects],
-            dataset=DATASETS,
-        ),
+        index_rejects=collect(rules.index_dataset.output.rejects, dataset=DATASETS),
+        shard_rejects=collect(rules.gather_shards.output.rejects, dataset=DATASETS),
         manifests=collect(rules.gather_shards.output.manifest, dataset=DATASETS),
+        tars=collect(rules.crop_shard.output.tar, dataset=DATASETS, shard=SHARDS),
         tables=collect(rules.tabulate_dataset.output, dataset=DATASETS),
-        steps=collect(rules.train_clip.output.metrics, run=settings.pretrain.runs),
+        models=collect(rules.train_clip.output, run=settings.pretrain.runs),
+        features=collect(
+            rules.extract_features.output,
+            run=settings.pretrain.runs,
+            dataset=EVALUATED,
+        ),
         evaluations=collect(
             rules.classify.output, run=settings.pretrain.runs, dataset=EVALUATED
         ),
@@ -20,11 +24,28 @@ rule build_paper:
             category="Tables",
         ),
         roc=report(
-            f"{RESULTS}/paper/roc.png",
+            collect(f"{RESULTS}/paper/roc.{{kind}}", kind=["pdf", "png"]),
             caption="../workflow/report/roc.rst",
             category="Figures",
         ),
-        report=f"{RESULTS}/paper/report.html",
+        training=report(
+            collect(f"{RESULTS}/paper/training.{{kind}}", kind=["pdf", "png"]),
+            caption="../workflow/report/training.rst",
+            category="Figures",
+        ),
+        contact_sheets=report(
+            collect(
+                f"{RESULTS}/paper/contact_sheet.{{dataset}}.png", dataset=DATASETS
+            ),
+            caption="../workflow/report/contact_sheet.rst",
+            category="Figures",
+        ),
+        provenance=f"{RESULTS}/paper/provenance.json",
+        html=report(
+            f"{RESULTS}/paper/report.html",
+            caption="../workflow/report/report.rst",
+            category="Report",
+        ),
     log:
         f"{LOGS}/paper.log",
     benchmark:
@@ -40,6 +61,16 @@ rule build_paper:
         config=section(settings.paper),
         evaluate=section(settings.evaluate),
         pretrain=section(settings.pretrain),
+        adapters=lambda wildcards: json.dumps(
+            {name: settings.datasets[name].adapter for name in DATASETS}
+        ),
+        datasets=DATASETS,
         seed=settings.seed,
+        results=subpath(output.html, ancestor=2),
+        out=subpath(output.html, parent=True),
+    message:
+        "paper: tables, figures and the report"
     shell:
-        "python -m pipelines.paper"
+        "python -m pipelines.paper --config {params.config:q} --evaluate-config {params.evaluate:q}"
+        " --pretrain-config {params.pretrain:q} --adapters {params.adapters:q} --datasets {params.datasets}"
+        " --seed {params.seed} --results {params.results:q} --out {params.out:q} --log {log:q}"

@@ -30,8 +30,7 @@ rule train_clip:
         gpu=settings.pretrain.gpus,
     params:
         stage="pretrain-v1",
-        config=lambda wildcards: settings.pretrain.model_dump_json(exclude={"runs"}),
-        run=lambda wildcards: settings.pretrain.runs[wildcards.run].model_dump_json(),
+        config=run_section,
         seed=settings.seed,
         results=subpath(output.model, ancestor=3),
         out=subpath(output.model, parent=True),
@@ -40,6 +39,8 @@ rule train_clip:
             then=f"torchrun --standalone --nproc-per-node {settings.pretrain.gpus} -m",
             otherwise="python -m",
         ),
+    message:
+        "pretrain: {wildcards.run}"
     shell:
-        "{params.launcher} pipelines.pretrain --config {params.config:q} --run-config {params.run:q}"
+        "{params.launcher} pipelines.pretrain --config {params.config:q} --run {wildcards.run}"
         " --seed {params.seed} --results {params.results:q} --out {params.out:q} --log {log:q}"

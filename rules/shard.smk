@@ -20,6 +20,8 @@ rule crop_shard:
         stage="shard-v1",
         config=section(settings.shard),
         dataset=dataset_section,
+    message:
+        "shard: {wildcards.dataset}/{wildcards.shard}"
     shell:
         "python -m pipelines.shard --config {params.config:q} --dataset-config {params.dataset:q}"
         " --dataset {wildcards.dataset} --shard {wildcards.shard} --index {input.index:q} --tar {output.tar:q}"
@@ -51,6 +53,8 @@ rule gather_shards:
         runtime=30,
     params:
         stage="gather-v1",
+    message:
+        "shard: {wildcards.dataset}, every image accounted for?"
     shell:
         "python -m pipelines.gather_shards --index {input.index:q} --manifests {input.manifests:q}"
         " --shard-rejects {input.rejects:q} --manifest {output.manifest:q} --rejects {output.rejects:q} --log {log:q}"

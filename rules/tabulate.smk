@@ -25,6 +25,8 @@ rule tabulate_dataset:
         dataset=dataset_section,
         seed=settings.seed,
         out=subpath(output.images, parent=True),
+    message:
+        "tabulate: {wildcards.dataset}"
     shell:
         "python -m pipelines.tabulate --config {params.config:q} --dataset-config {params.dataset:q}"
         " --dataset {wildcards.dataset} --seed {params.seed} --index {input.index:q} --manifest {input.manifest:q}"

@@ -15,7 +15,7 @@ from mammoclip.config import EvaluateSection
 from mammoclip.errors import ArtifactError
 from mammoclip.evaluation import metrics
 from mammoclip.evaluation.classify import LinearProbe, permute_by_patient, zero_shot_scores
-from mammoclip.evaluation.statistics import clustered_bootstrap
+from mammoclip.evaluation.statistics import Metric, clustered_bootstrap
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,9 @@ class Examples:
     labels: npt.NDArray[np.int64] | None
 
 
-def select_examples(features: pl.DataFrame, images: pl.DataFrame, attributes: pl.DataFrame | None, task: str, split: str) -> Examples:
+def select_examples(
+    features: pl.DataFrame, images: pl.DataFrame, attributes: pl.DataFrame | None, task: str, split: str
+) -> Examples:
     """Join features, images and labels of one task and split; without ``attributes`` the labels are None."""
     chosen = images.filter(pl.col("split") == split).select("image_id", "patient_id").join(features, on="image_id")
     if attributes is not None:
@@ -63,7 +65,7 @@ def predict_zero_shot(test: Examples, task: str, prompt_embeddings: Floats) -> p
 
 
 def predict_probe(
-    train: Examples, validation: Examples, test: Examples, task: str, section: EvaluateSection, seed: int
+    train: Examples, validation: Examples, test: Examples, task: str, section: EvaluateSection, *, seed: int
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of the linear probe and of its control, fitted on labels permuted over training patients.
 
@@ -145,16 +147,17 @@ def _predictions(test: Examples, task: str, protocol: str, scores: Floats) -> pl
     )
 
 
-def _of_arg_max(metric: Callable[..., float]) -> Callable[[npt.NDArray[np.int64], Floats], float]:
+def _of_arg_max(metric: Callable[..., float]) -> Metric:
     return lambda labels, scores: metric(labels, scores.argmax(axis=1))
 
 
-def _quadratic_kappa(labels: npt.NDArray[np.int64], scores: Floats) -> float:
+def _quadratic_kappa(labels: npt.NDArray[np.generic], scores: npt.NDArray[np.generic]) -> float:
     return metrics.cohen_kappa(labels, scores.argmax(axis=1), quadratic=True)
 
 
-_BINARY = {"auroc": metrics.auroc, "auprc": metrics.auprc}
-_MULTICLASS = {
+_BINARY: dict[str, Metric] = {"auroc": metrics.auroc, "auprc": metrics.auprc}
+_MULTICLASS: dict[str, Metric] = {
+    "macro_auroc": metrics.macro_auroc,
     "accuracy": _of_arg_max(metrics.accuracy),
     "balanced_accuracy": _of_arg_max(metrics.balanced_accuracy),
     "kappa": _quadratic_kappa,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from mammoclip.errors import ModelError
 
@@ -90,6 +91,8 @@ class TextEncoder(nn.Module):
 
 
 def _from_hub(load: Callable[..., Any], name_or_path: str | Path, what: str, **options: Any) -> Any:
+    if Path(name_or_path).is_dir():
+        transformers_logging.disable_progress_bar()  # bars are for downloads
     try:
         return load(str(name_or_path), **options)
     except (OSError, ValueError, ImportError, KeyError) as error:

@@ -22,9 +22,10 @@ def start_processes() -> tuple[int, int]:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    cuda = torch.cuda.is_available()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")  # otherwise it guesses, and warns of its guess
     import deepspeed  # noqa: PLC0415  (seconds to import, and only training needs it)
 
-    cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
@@ -73,14 +74,14 @@ def gather_with_gradient(local: Tensor) -> Tensor:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, local: Tensor) -> Tensor:
         ctx.num_rows = len(local)
         parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, local.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: D102
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         # A copy: autograd may hand the same tensor to others, and the sum is made in place.
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)

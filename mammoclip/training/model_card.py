@@ -13,7 +13,7 @@ Mammo-CLIP model trained with mammoclip. **Research software: not a medical devi
 | | |
 |---|---|
 | role | {role} |
-| image encoder | {section.image_encoder} ({section.image_weights}) |
+| image encoder | {section.image_encoder} ({weights}) |
 | text encoder | {section.text_encoder} |
 | image size | {section.height_px} x {section.width_px} px |
 | data sets seen in training | {datasets} |
@@ -33,14 +33,15 @@ _ROLES = {
 
 def model_card(name: str, control: str, section: PretrainSection, steps: pl.DataFrame) -> str:
     """Return the Markdown card of a run from its configuration and its ``steps`` table."""
-    best = steps.filter(pl.col("split") == "validation")["loss"].min()
+    losses = steps.filter(pl.col("split") == "validation")["loss"].to_list()
     untrained = control == "untrained"
     return _CARD.format(
         name=name,
         role=_ROLES[control],
         section=section,
+        weights=section.image_weights or "random initial weights",
         datasets="none" if untrained else ", ".join(section.datasets),
         epochs=0 if untrained else section.num_epochs,
         processes=max(1, section.gpus),
-        best="-" if best is None else f"{best:.3f}",
+        best=f"{min(losses):.3f}" if losses else "-",
     )

@@ -85,9 +85,11 @@ def train(model: MammoClip, job: Job) -> pl.DataFrame:
             engine.backward(terms["loss"])
             engine.step()
             state["step"] += 1
-            _record(state["rows"], "train", epoch, state["step"], [terms], model, section.learning_rate * factor)
+            rate = section.learning_rate * factor
+            _record(state["rows"], "train", epoch, state["step"], [terms], model=model, learning_rate=rate)
             if state["step"] % 10 == 0 or state["step"] == total:
-                log.info("pretrain: epoch %d, step %d/%d, loss %.3f", epoch + 1, state["step"], total, terms["loss"])
+                loss = float(terms["loss"].detach())
+                log.info("pretrain: epoch %d, step %d/%d, loss %.3f", epoch + 1, state["step"], total, loss)
             due = decide_together(time.monotonic() - saved > section.checkpoint_minutes * 60)
             # After the last step of an epoch a resume would skip its validation; a checkpoint follows that anyway.
             if due and state["step"] % per_epoch:
@@ -146,6 +148,7 @@ def _terms(engine: Any, batch: Batch, job: Job) -> dict[str, Tensor]:
     images, texts, logit_scale = engine(normalise(batch.images), batch.input_ids, batch.attention_mask)
     image_1, image_2 = images.float().chunk(2)
     text_1, text_2 = texts.float().chunk(2)
+    ids_1, ids_2 = batch.text_ids.chunk(2)
     return contrastive_loss(
         image_1,
         image_2,
@@ -155,7 +158,7 @@ def _terms(engine: Any, batch: Batch, job: Job) -> dict[str, Tensor]:
         image_text_weight=weights.image_text,
         image_image_weight=weights.image_image,
         text_text_weight=weights.text_text,
-        text_ids=tuple(batch.text_ids.chunk(2)) if weights.mask_equal_texts else None,
+        text_ids=(ids_1, ids_2) if weights.mask_equal_texts else None,
         gather=gather_with_gradient,
         first_row=job.rank * len(image_1),
     )
@@ -168,7 +171,7 @@ def _validate(engine: Any, model: MammoClip, job: Job, epoch: int, state: dict[s
         for buffer in model.buffers():  # batch-norm statistics: validate the model that process 0 saves
             torch.distributed.broadcast(buffer, 0)
     terms = [_terms(engine, batch, job) for batch in _batches(job, job.validation, 0, 0)]
-    _record(state["rows"], "validation", epoch, state["step"], terms, model, None)
+    _record(state["rows"], "validation", epoch, state["step"], terms, model=model, learning_rate=None)
     loss = float(state["rows"][-1][3])
     log.info("pretrain: epoch %d, validation loss %.3f", epoch + 1, loss)
     return loss
@@ -180,6 +183,7 @@ def _record(
     epoch: int,
     step: int,
     terms: list[dict[str, Tensor]],
+    *,
     model: MammoClip,
     learning_rate: float | None,
 ) -> None:

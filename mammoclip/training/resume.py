@@ -1,7 +1,7 @@
 """Resume checkpoints of a run: each appears whole, in one rename, and the newest two are kept.
 
-A checkpoint is a folder ``step-<steps done>`` that DeepSpeed wrote. One that was damaged later (full disk, lost power) is
-recognised by the checksums inside its files, removed and passed over.
+A checkpoint is a folder ``step-<steps done>`` that DeepSpeed wrote. One that was damaged later (full disk, lost power)
+is recognised by the checksums inside its files, removed and passed over.
 """
 
 from __future__ import annotations

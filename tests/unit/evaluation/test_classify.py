@@ -113,11 +113,21 @@ def test_the_prevalence_in_validation_does_not_decide() -> None:
     np.testing.assert_array_equal(seven_times.scores(test, 2), once.scores(test, 2))
 
 
+def test_rare_classes_weigh_as_much_as_common_ones() -> None:
+    rng = np.random.default_rng(0)
+    train, labels = rng.normal(size=(400, 3)), np.arange(400) % 10 == 0
+    probe = LinearProbe(STRENGTHS).fit(train, labels.astype(np.int64), train, labels.astype(np.int64))
+    # One image in ten is positive; without weights the scores would lie around 0.1.
+    assert probe.scores(rng.normal(size=(400, 3)), 2)[:, 1].mean() == pytest.approx(0.5, abs=0.05)
+
+
 def test_the_unit_of_a_feature_does_not_matter() -> None:
     train, validation, (test, _) = simulate(0, 60, 1.0), simulate(1, 40, 1.0), simulate(2, 30, 1.0)
     scale, shift = 10.0 ** np.arange(-3, 3), np.linspace(-50, 50, 6)
     plain = LinearProbe(STRENGTHS).fit(*train, *validation).scores(test, 2)
-    scaled = LinearProbe(STRENGTHS).fit(train[0] * scale + shift, train[1], validation[0] * scale + shift, validation[1])
+    scaled = LinearProbe(STRENGTHS).fit(
+        train[0] * scale + shift, train[1], validation[0] * scale + shift, validation[1]
+    )
     np.testing.assert_allclose(scaled.scores(test * scale + shift, 2), plain, atol=1e-4)
 
 

@@ -137,7 +137,7 @@ def test_the_probe_finds_what_its_control_does_not() -> None:
     values: dict[str, list[float]] = {"probe": [], "probe-shuffled": []}
     for seed in range(16):
         train, validation, test = (make_examples(10 * seed + part, shift=1.5) for part in range(3))
-        for predictions in predict_probe(train, validation, test, "mass", SECTION, seed):
+        for predictions in predict_probe(train, validation, test, "mass", SECTION, seed=seed):
             (protocol,) = set(predictions["protocol"])
             values[protocol].append(metrics.auroc(predictions["label"].to_numpy(), scores_of(predictions)[:, 1]))
     assert np.mean(values["probe"]) > 0.8
@@ -150,15 +150,15 @@ def test_labels_of_the_test_images_move_no_score() -> None:
     assert test.labels is not None
     permuted = dataclasses.replace(test, labels=np.random.default_rng(0).permutation(test.labels))
     unlabelled = dataclasses.replace(test, labels=None)
-    expected = list(predict_probe(train, validation, test, "density", SECTION, 0))
+    expected = list(predict_probe(train, validation, test, "density", SECTION, seed=0))
     for changed in (permuted, unlabelled):
-        found = list(predict_probe(train, validation, changed, "density", SECTION, 0))
+        found = list(predict_probe(train, validation, changed, "density", SECTION, seed=0))
         assert [table["scores"].to_list() for table in found] == [table["scores"].to_list() for table in expected]
 
 
 def test_every_class_of_the_task_has_a_score_even_if_training_lacks_it() -> None:
     train, validation, test = (make_examples(part, shift=3.0, num_classes=2) for part in range(3))
-    for predictions in predict_probe(train, validation, test, "density", SECTION, 0):
+    for predictions in predict_probe(train, validation, test, "density", SECTION, seed=0):
         assert scores_of(predictions).shape == (60, 4)
         assert scores_of(predictions).sum(axis=1) == pytest.approx(np.ones(60))
 
@@ -182,7 +182,7 @@ def test_labels_that_cannot_fit_a_probe_are_refused_with_a_sentence(
         return dataclasses.replace(make_examples(0), labels=values)
 
     with pytest.raises(ArtifactError, match=message):
-        list(predict_probe(examples(train_labels), examples(validation_labels), test, "density", SECTION, 0))
+        list(predict_probe(examples(train_labels), examples(validation_labels), test, "density", SECTION, seed=0))
 
 
 def make_predictions(seed: int, task: str, protocol: str, num_classes: int) -> pl.DataFrame:

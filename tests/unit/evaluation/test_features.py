@@ -42,7 +42,10 @@ def test_features_equal_those_of_one_image_at_a_time_whatever_the_batch_size(
             expected = model.model.image_features(normalise(image))[0]
         torch.testing.assert_close(torch.tensor(pooled), expected, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(
-            torch.tensor(embedding), model.encode_image(model.preprocess([read_image(image_id)]))[0], atol=1e-5, rtol=1e-5
+            torch.tensor(embedding),
+            model.encode_image(model.preprocess([read_image(image_id)]))[0],
+            atol=1e-5,
+            rtol=1e-5,
         )
 
 

@@ -10,7 +10,6 @@ from mammoclip.models.text_encoder import (
     pool_last_token,
     text_encoder_from_config,
     tokenise,
-    tokenise,
 )
 
 

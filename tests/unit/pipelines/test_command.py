@@ -51,6 +51,7 @@ class Finished:
 def start(command: list[str], log: Path) -> Finished:
     process = subprocess.run(
         [sys.executable, *command, "--log", str(log)],
+        check=False,
         capture_output=True,
         text=True,
         timeout=60,
@@ -118,7 +119,8 @@ def test_a_bad_configuration_exits_with_2_and_names_the_key(tmp_path: Path, conf
 def test_a_stage_wants_a_log(tmp_path: Path) -> None:
     stage = tmp_path / "stage.py"
     stage.write_text(STAGE)
-    process = subprocess.run([sys.executable, str(stage), "--config", "{}"], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, str(stage), "--config", "{}"]
+    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert process.returncode == 2
     assert "--log" in process.stderr
 

@@ -78,8 +78,8 @@ def expected() -> dict[str, Any]:
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], atol: float = 1e-6) -> None:
     assert found.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name].reshape(expected[name].shape), expected[name], atol=atol, rtol=1e-5)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name].reshape(value.shape), value, atol=atol, rtol=1e-5)
 
 
 def test_processes_know_their_rank(found: list[dict[str, Any]]) -> None:

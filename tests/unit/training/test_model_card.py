@@ -12,7 +12,7 @@ SECTION = PretrainSection(
     runs={"main": Run()},
     image_weights="weights.pth",
     batch_size=6,
-    processes=4,
+    gpus=4,
     num_epochs=15,
     height_px=1520,
     width_px=912,
@@ -36,7 +36,8 @@ def test_the_card_says_what_the_model_is_and_what_it_saw(steps: pl.DataFrame) ->
         "| text encoder | emilyalsentzer/Bio_ClinicalBERT |",
         "| image size | 1520 x 912 px |",
         "| data sets seen in training | hospital, phantom |",
-        "| epochs, batch | 15, 6 x 4 |",
+        "| epochs | 15 |",
+        "| batch size, processes | 6, 4 |",
         "| best validation loss | 1.234 |",
     ):
         assert row in card.splitlines()
@@ -51,9 +52,19 @@ def test_the_card_of_the_untrained_control_claims_no_training() -> None:
     card = model_card("untrained", "untrained", SECTION, STEPS.empty())
     assert "| role | control: initial weights, never trained |" in card
     assert "| data sets seen in training | none |" in card
-    assert "| epochs, batch | 0, " in card
+    assert "| epochs | 0 |" in card
     assert "| best validation loss | - |" in card
 
 
 def test_the_card_of_the_shuffled_control_names_the_permutation(steps: pl.DataFrame) -> None:
     assert "reports permuted over patients" in model_card("shuffled", "shuffled_reports", SECTION, steps)
+
+
+def test_a_run_on_the_cpu_is_one_process(steps: pl.DataFrame) -> None:
+    card = model_card("m", "none", SECTION.model_copy(update={"gpus": 0}), steps)
+    assert "| batch size, processes | 6, 1 |" in card
+
+
+def test_an_image_encoder_without_pretrained_weights_says_so(steps: pl.DataFrame) -> None:
+    card = model_card("m", "none", SECTION.model_copy(update={"image_weights": None}), steps)
+    assert "| image encoder | efficientnet-b5 (random initial weights) |" in card

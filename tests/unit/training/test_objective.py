@@ -159,7 +159,9 @@ def test_the_embedding_behind_a_masked_entry_does_not_matter() -> None:
     scale = torch.tensor(2.0, dtype=torch.float64)
 
     def terms_of_row_0(everyone: list[Tensor]) -> dict[str, Tensor]:
-        gathered = {e[:1].data_ptr(): all_rows for e, all_rows in zip((*embeddings, ids), (*everyone, ids), strict=True)}
+        gathered = {
+            e[:1].data_ptr(): all_rows for e, all_rows in zip((*embeddings, ids), (*everyone, ids), strict=True)
+        }
         own = [e[:1] for e in embeddings]
         return contrastive_loss(
             *own, scale, text_ids=(ids[:1], ids[:1]), gather=lambda local: gathered[local.data_ptr()]
