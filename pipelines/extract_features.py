@@ -11,12 +11,14 @@ from mammoclip.artifacts import FEATURES, IMAGES, read_table, write_table
 from mammoclip.data.reader import ShardReader
 from mammoclip.evaluation.features import extract_features
 from mammoclip.models import load
+from mammoclip.models.cpu_memory import keep_freed_memory
 from pipelines.command import run_stage
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the features of every image."""
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     model = load(arguments.model, device="cuda" if torch.cuda.is_available() else "cpu")
     images = read_table(IMAGES, arguments.images)
     reader = ShardReader(images, arguments.shards, model.image_size_px)

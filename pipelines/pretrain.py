@@ -19,6 +19,7 @@ from mammoclip.data.pairs import PairSampler, shuffle_texts, trainable_breasts
 from mammoclip.data.reader import ImageSource, ShardReader
 from mammoclip.errors import ConfigError
 from mammoclip.models import ImageEncoderSpec, TextEncoderSpec, build_model, load_tokenizer, save_pretrained
+from mammoclip.models.cpu_memory import keep_freed_memory
 from mammoclip.training.distributed import start_processes, stop_processes
 from mammoclip.training.model_card import model_card
 from mammoclip.training.pretrain import Job, train
@@ -32,6 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     section: PretrainSection = arguments.config
     control = section.runs[arguments.run].control
     torch.set_num_threads(section.threads)
+    keep_freed_memory()
     text_encoder = resolve_source(section.text_encoder)
     weights = resolve_source(section.image_weights) if section.image_weights else None
     model = build_model(
