@@ -233,6 +233,7 @@ PREDICTIONS = Table(
         "patient_id": _IDS["patient_id"],
         "task": Column(pl.String, "mass, suspicious_calcification or density"),
         "protocol": Column(pl.String, "zero-shot, probe, or probe-shuffled (labels permuted over training patients)"),
+        "repeat": Column(pl.Int32, "0, 1, ... over the permutations of probe-shuffled; else 0"),
         "label": Column(pl.Int32, "ground truth", nullable=True),
         "scores": Column(pl.List(pl.Float64), "one score per class, summing to 1"),
     },
@@ -249,8 +250,11 @@ METRICS = Table(
         "metric": Column(
             pl.String, "auroc, auprc; for density macro_auroc, accuracy, balanced_accuracy, kappa (quadratic)"
         ),
-        "value": Column(pl.Float64, "point estimate"),
-        "ci_low": Column(pl.Float64, "lower end of the patient-clustered bootstrap interval"),
+        "value": Column(pl.Float64, "point estimate; of probe-shuffled, the mean over the permutations"),
+        "ci_low": Column(
+            pl.Float64,
+            "lower end of the patient-clustered bootstrap interval; of probe-shuffled, over the permutations",
+        ),
         "ci_high": Column(pl.Float64, "upper end"),
         "n": Column(pl.Int32, "test images"),
         "n_positive": Column(pl.Int32, "positive test images; null for several classes", nullable=True),

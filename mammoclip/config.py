@@ -186,6 +186,9 @@ class EvaluateSection(Section):
         min_length=1,
         description="inverse L2 strengths; the best on validation patients is used",
     )
+    num_permutations: PositiveInt = Field(
+        default=10, description="permutations of the training labels, on which the probe is fitted as a control"
+    )
     num_resamples: PositiveInt = Field(default=1000, description="bootstrap resamples, clustered by patient")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="coverage of the intervals")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +18,20 @@ S = TypeVar("S", bound=Section)
 
 
 def run_stage(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], None]) -> None:
-    """Run a stage: progress on the screen, the whole story in ``--log``, one sentence and exit 1 on failure."""
+    """Run a stage: progress on the screen, the whole story in ``--log``, one sentence and exit 1 on failure.
+
+    Of several processes that a launcher started, the first has screen and log; the others have a log of their own.
+    """
     parser.add_argument("--log", type=Path, required=True, help="log file of the stage")
     arguments = parser.parse_args()
     arguments.log.parent.mkdir(parents=True, exist_ok=True)
+    rank = int(os.environ.get("RANK", "0"))
+    path = arguments.log if rank == 0 else arguments.log.with_name(f"{arguments.log.name}.rank{rank}")
     screen = logging.StreamHandler()
+    screen.setLevel(logging.INFO if rank == 0 else logging.CRITICAL)
     screen.addFilter(logging.Filter("mammoclip"))
     screen.setFormatter(logging.Formatter("  %(message)s"))
-    story = logging.FileHandler(arguments.log, mode="w", encoding="utf-8")
+    story = logging.FileHandler(path, mode="w", encoding="utf-8")
     story.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[screen, story], force=True)
     log = logging.getLogger("pipelines")
@@ -35,7 +42,7 @@ def run_stage(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace
         sys.exit(f"Error: {error}")
     except Exception as error:  # the last resort: a bug, whose traceback belongs in the log and not on the screen
         log.exception("stage failed")
-        sys.exit(f"Error: unexpected {type(error).__name__}; the whole story is in {arguments.log}")
+        sys.exit(f"Error: unexpected {type(error).__name__}; the whole story is in {path}")
 
 
 def section_argument(section: type[S]) -> Callable[[str], S]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import logging
 import shutil
 from pathlib import Path
 
 import polars as pl
 import torch
 
-from mammoclip.artifacts import BREASTS, IMAGES, STEPS, read_table, write_table, write_text
+from mammoclip.artifacts import BREASTS, IMAGES, STEPS, Table, read_table, write_table, write_text
 from mammoclip.config import PretrainSection, resolve_source
 from mammoclip.data.augmentation import AugmentationStrength
 from mammoclip.data.pairs import PairSampler, shuffle_texts, trainable_breasts
@@ -25,13 +24,14 @@ from mammoclip.training.model_card import model_card
 from mammoclip.training.pretrain import Job, train
 from pipelines.command import run_stage, section_argument
 
-log = logging.getLogger("mammoclip.pretrain")
+_LARGEST_ZERO_STAGE = 2
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train (or, for the untrained control, only initialise) a model and write its folder."""
     section: PretrainSection = arguments.config
     control = section.runs[arguments.run].control
+    deepspeed = _read_deepspeed(Path(section.deepspeed))
     torch.set_num_threads(section.threads)
     keep_freed_memory()
     text_encoder = resolve_source(section.text_encoder)
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     model.text_encoder.freeze(section.freeze_text_layers)
     tokenizer = load_tokenizer(text_encoder, section.max_tokens)
     rank, steps = 0, STEPS.empty()
-    work = _work_folder(arguments)
+    work = work_folder(arguments)
     if control != "untrained":
         rank, world_size = start_processes()
         training, validation = _samplers(arguments, section, shuffled=control == "shuffled_reports")
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
             training=training,
             validation=validation,
             tokenizer=tokenizer,
-            deepspeed=_read_deepspeed(Path(section.deepspeed)),
+            deepspeed=deepspeed,
             work=work,
             rank=rank,
             world_size=world_size,
@@ -65,7 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
         stop_processes()
     if rank == 0:
         size = (section.height_px, section.width_px)
-        metadata = {"control": control, "datasets": section.datasets, "seed": arguments.seed}
+        seen = [] if control == "untrained" else section.datasets
+        metadata = {"control": control, "datasets": seen, "seed": arguments.seed}
         save_pretrained(model, tokenizer, arguments.out, metadata, image_size_px=size)
         write_text(model_card(arguments.out.name, control, section, steps), arguments.out / "model_card.md")
         write_table(steps, STEPS, arguments.out / "metrics.parquet")
@@ -75,14 +76,12 @@ def run(arguments: argparse.Namespace) -> None:
 def _samplers(
     arguments: argparse.Namespace, section: PretrainSection, shuffled: bool
 ) -> tuple[PairSampler, PairSampler]:
-    results = arguments.results
+    size = (section.height_px, section.width_px)
     readers = {}
     for dataset in section.datasets:
-        images = read_table(IMAGES, results / "tabulate" / dataset / "images.parquet")
-        readers[dataset] = ShardReader(images, results / "shard" / dataset, (section.height_px, section.width_px))
-    breasts = pl.concat(
-        [read_table(BREASTS, results / "tabulate" / name / "breasts.parquet") for name in section.datasets]
-    )
+        images = read_table(IMAGES, _table_path(arguments, dataset, IMAGES))
+        readers[dataset] = ShardReader(images, arguments.results / "shard" / dataset, size)
+    breasts = pl.concat([read_table(BREASTS, _table_path(arguments, name, BREASTS)) for name in section.datasets])
     if shuffled:
         breasts = shuffle_texts(breasts, arguments.seed)
     options = section.augmentation.model_dump(exclude={"horizontal_flip"})
@@ -93,19 +92,35 @@ def _samplers(
     return training, PairSampler(trainable_breasts(breasts, "validation"), source, arguments.seed, None)
 
 
+def _table_path(arguments: argparse.Namespace, dataset: str, table: Table) -> Path:
+    path: Path = arguments.results / "tabulate" / dataset / f"{table.name}.parquet"
+    return path
+
+
 def _read_deepspeed(path: Path) -> dict[str, object]:
     try:
         config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"pretrain.deepspeed: {path} is not a readable JSON file ({error})") from None
+    zero = config.get("zero_optimization")
+    if isinstance(zero, dict) and zero.get("stage", 0) > _LARGEST_ZERO_STAGE:
+        raise ConfigError(
+            f"pretrain.deepspeed: {path} asks for ZeRO stage {zero['stage']}, which scatters the weights over the "
+            f"processes; use stage 0 to {_LARGEST_ZERO_STAGE}"
+        )
     return config
 
 
-def _work_folder(arguments: argparse.Namespace) -> Path:
-    """Return the folder that survives an interruption; another configuration gets another one."""
-    key = json.dumps([arguments.config.model_dump(mode="json"), arguments.seed], sort_keys=True)
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    folder: Path = arguments.results / ".work" / "pretrain" / f"{arguments.out.name}-{digest}"
+def work_folder(arguments: argparse.Namespace) -> Path:
+    """Return the folder that survives an interruption; other data or another configuration get another one."""
+    section: PretrainSection = arguments.config
+    key = json.dumps([section.model_dump(mode="json"), arguments.seed], sort_keys=True)
+    digest = hashlib.sha256(key.encode())
+    # The images table holds the checksum of every PNG.
+    tables = [_table_path(arguments, name, table) for name in section.datasets for table in (IMAGES, BREASTS)]
+    for path in [Path(section.deepspeed), *tables]:
+        digest.update(path.read_bytes() if path.is_file() else b"")  # what is missing is said when it is read
+    folder: Path = arguments.results / ".work" / "pretrain" / f"{arguments.out.name}-{digest.hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -39,6 +39,7 @@ class LinearProbe:
         """Take the inverse L2 strengths to choose from."""
         self._strengths = strengths
         self._model: Pipeline | None = None
+        self.strength = strengths[0]  # the one chosen, after `fit`
 
     def fit(self, train: Floats, train_labels: Labels, validation: Floats, validation_labels: Labels) -> LinearProbe:
         """Fit one model per strength on N x F features and keep the best on validation."""
@@ -52,7 +53,8 @@ class LinearProbe:
             ).fit(train, train_labels)
             losses.append(_balanced_log_loss(model, validation[known], validation_labels[known], classes))
             models.append(model)
-        self._model = models[int(np.argmin(losses))]
+        best = int(np.argmin(losses))
+        self._model, self.strength = models[best], self._strengths[best]
         return self
 
     def scores(self, features: Floats, num_classes: int) -> Floats:
@@ -64,13 +66,13 @@ class LinearProbe:
         return scores
 
 
-def permute_by_patient(labels: Labels, patients: Sequence[str], seed: int) -> Labels:
+def permute_by_patient(labels: Labels, patients: Sequence[str], seed: int | Sequence[int]) -> Labels:
     """Return ``labels`` with whole patients' label blocks exchanged between patients, as a control.
 
     Patients are paired with others that have as many images, so the labels keep their distribution and their
     correlation within a patient, and lose their connection to the images.
     """
-    rng = np.random.default_rng([seed, 4])
+    rng = np.random.default_rng(seed)
     rows: dict[str, list[int]] = {}
     for row, patient in enumerate(patients):
         rows.setdefault(patient, []).append(row)

@@ -15,7 +15,7 @@ from mammoclip.config import EvaluateSection
 from mammoclip.errors import ArtifactError
 from mammoclip.evaluation import metrics
 from mammoclip.evaluation.classify import LinearProbe, permute_by_patient, zero_shot_scores
-from mammoclip.evaluation.statistics import Metric, clustered_bootstrap
+from mammoclip.evaluation.statistics import Interval, Metric, clustered_bootstrap
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,18 @@ class Examples:
 def select_examples(
     features: pl.DataFrame, images: pl.DataFrame, attributes: pl.DataFrame | None, task: str, split: str
 ) -> Examples:
-    """Join features, images and labels of one task and split; without ``attributes`` the labels are None."""
-    chosen = images.filter(pl.col("split") == split).select("image_id", "patient_id").join(features, on="image_id")
+    """Join features, images and labels of one task and split; without ``attributes`` the labels are None.
+
+    Raises:
+        ArtifactError: if an image has no features.
+    """
+    wanted = images.filter(pl.col("split") == split).select("image_id", "patient_id")
+    chosen = wanted.join(features, on="image_id")
+    if len(chosen) < len(wanted):
+        raise ArtifactError(
+            f"the features lack {len(wanted) - len(chosen)} of {len(wanted)} {split} images; "
+            "delete features.parquet and rerun the evaluate stage"
+        )
     if attributes is not None:
         labels = attributes.filter(pl.col("attribute") == task).select("image_id", "value")
         chosen = chosen.join(labels, on="image_id", how="inner")
@@ -67,51 +77,45 @@ def predict_zero_shot(test: Examples, task: str, prompt_embeddings: Floats) -> p
 def predict_probe(
     train: Examples, validation: Examples, test: Examples, task: str, section: EvaluateSection, *, seed: int
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of the linear probe and of its control, fitted on labels permuted over training patients.
+    """Yield the rows of the linear probe, then of its control: fits on labels permuted over training patients.
+
+    A single permutation says little: where the labels are easy to read from the features, its value varies widely
+    around chance. So there are ``num_permutations`` of them, each with the strength that the probe itself chose.
 
     Raises:
-        ArtifactError: if training images have fewer than two classes, or validation lacks one of them.
+        ArtifactError: if training and validation images do not share two classes at least.
     """
     if train.labels is None or validation.labels is None:
         raise ArtifactError(f"the probe of {task!r} needs labels; put the data set under evaluate.showcase instead")
-    if len(np.unique(train.labels)) < 2 or not set(train.labels) <= set(validation.labels):
+    if len(set(train.labels) & set(validation.labels)) < 2:
         raise ArtifactError(
-            f"the probe of {task!r} needs two classes in training and all of them in validation; "
+            f"the probe of {task!r} needs two classes at least that training and validation both have; "
             f"found {sorted(set(train.labels.tolist()))} and {sorted(set(validation.labels.tolist()))}"
         )
-    permuted = (
-        permute_by_patient(train.labels, train.patients, seed),
-        permute_by_patient(validation.labels, validation.patients, seed),
-    )
-    for protocol, (fit_labels, select_labels) in (
-        ("probe", (train.labels, validation.labels)),
-        ("probe-shuffled", permuted),
-    ):
-        probe = LinearProbe(section.probe_strengths)
-        probe.fit(train.pooled, fit_labels, validation.pooled, select_labels)
-        yield _predictions(test, task, protocol, probe.scores(test.pooled, NUM_CLASSES[task]))
+    held_out = (validation.pooled, validation.labels)
+    probe = LinearProbe(section.probe_strengths).fit(train.pooled, train.labels, *held_out)
+    yield _predictions(test, task, "probe", probe.scores(test.pooled, NUM_CLASSES[task]))
+    for repeat in range(section.num_permutations):
+        permuted = permute_by_patient(train.labels, train.patients, [seed, repeat])
+        control = LinearProbe([probe.strength]).fit(train.pooled, permuted, *held_out)
+        scores = control.scores(test.pooled, NUM_CLASSES[task])
+        yield _predictions(test, task, "probe-shuffled", scores, repeat)
 
 
 def compute_metrics(
     predictions: pl.DataFrame, run: str, dataset: str, section: EvaluateSection, seed: int
 ) -> pl.DataFrame:
-    """Return the ``metrics`` table: every metric of each task and protocol, with patient-clustered intervals."""
+    """Return the ``metrics`` table: every metric of each task and protocol, with intervals.
+
+    Intervals are patient-clustered bootstrap intervals, of probe-shuffled the quantiles over its permutations.
+    """
     rows: list[dict[str, object]] = []
     for (task, protocol), group in predictions.group_by("task", "protocol", maintain_order=True):
-        labels = group["label"].to_numpy().astype(np.int64)
-        scores = np.array(group["scores"].to_list(), np.float64)
+        repeats = [repeat for _, repeat in group.group_by("repeat", maintain_order=True)]
+        labels = repeats[0]["label"].to_numpy().astype(np.int64)
         binary = NUM_CLASSES[str(task)] == 2
-        values = scores[:, 1] if binary else scores
         for name, metric in (_BINARY if binary else _MULTICLASS).items():
-            interval = clustered_bootstrap(
-                metric,
-                labels,
-                values,
-                group["patient_id"].to_numpy(),
-                num_resamples=section.num_resamples,
-                confidence=section.confidence,
-                seed=seed,
-            )
+            interval = _interval(metric, repeats, binary, section, seed)
             rows.append(
                 {
                     "run": run,
@@ -133,13 +137,39 @@ def compute_metrics(
     return pl.DataFrame(rows, schema=METRICS.schema)
 
 
-def _predictions(test: Examples, task: str, protocol: str, scores: Floats) -> pl.DataFrame:
+def _interval(
+    metric: Metric, repeats: list[pl.DataFrame], binary: bool, section: EvaluateSection, seed: int
+) -> Interval:
+    """Return the bootstrap interval of one fit, or mean and quantiles over repeated fits; NaN where undefined."""
+    labels = [repeat["label"].to_numpy().astype(np.int64) for repeat in repeats]
+    scores = [np.array(repeat["scores"].to_list(), np.float64) for repeat in repeats]
+    if binary:
+        scores = [table[:, 1] for table in scores]
+    patients = repeats[0]["patient_id"].to_numpy()
+    if len(repeats) == 1:
+        return clustered_bootstrap(
+            metric,
+            labels[0],
+            scores[0],
+            patients,
+            num_resamples=section.num_resamples,
+            confidence=section.confidence,
+            seed=seed,
+        )
+    values = np.array(list(map(metric, labels, scores)))
+    tail = (1 - section.confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Interval(float(values.mean()), float(low), float(high), len(np.unique(patients)))
+
+
+def _predictions(test: Examples, task: str, protocol: str, scores: Floats, repeat: int = 0) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "image_id": test.image_ids,
             "patient_id": test.patients,
             "task": [task] * len(test.image_ids),
             "protocol": [protocol] * len(test.image_ids),
+            "repeat": [repeat] * len(test.image_ids),
             "label": [None] * len(test.image_ids) if test.labels is None else test.labels.tolist(),
             "scores": scores.tolist(),
         },

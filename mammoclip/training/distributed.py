@@ -36,8 +36,9 @@ def start_processes() -> tuple[int, int]:
 
 
 def stop_processes() -> None:
-    """End the communication that ``start_processes`` began."""
+    """Wait for all processes, then end the communication that ``start_processes`` began."""
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,7 @@ def train(model: MammoClip, job: Job) -> pl.DataFrame:
     while state["step"] < total:
         epoch, first_batch = divmod(state["step"], per_epoch)
         engine.train()
-        for batch in _batches(job, job.training, epoch, first_batch):
+        for batch in _batches(job, job.training, section.batch_size, epoch, first_batch):
             factor = learning_rate_factor(state["step"], total, warmup)
             for group in engine.optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
@@ -128,17 +130,16 @@ def _engine(model: MammoClip, job: Job) -> Any:
     return engine
 
 
-def _batches(job: Job, sampler: PairSampler, epoch: int, first_batch: int) -> Any:
-    section = job.section
+def _batches(job: Job, sampler: PairSampler, batch_size: int, epoch: int = 0, first_batch: int = 0) -> Iterator[Batch]:
     return iterate_batches(
         sampler,
         job.tokenizer,
         epoch=epoch,
         first_batch=first_batch,
-        batch_size=min(section.batch_size, len(sampler) // job.world_size),
+        batch_size=batch_size,
         rank=job.rank,
         world_size=job.world_size,
-        threads=section.threads,
+        threads=job.section.threads,
     )
 
 
@@ -170,7 +171,10 @@ def _validate(engine: Any, model: MammoClip, job: Job, epoch: int, state: dict[s
     if job.world_size > 1:
         for buffer in model.buffers():  # batch-norm statistics: validate the model that process 0 saves
             torch.distributed.broadcast(buffer, 0)
-    terms = [_terms(engine, batch, job) for batch in _batches(job, job.validation, 0, 0)]
+    per_process = len(job.validation) // job.world_size
+    # As many batches as training would take, of equal size, so that next to no breast is left out of the last one.
+    batch_size = per_process // math.ceil(per_process / job.section.batch_size)
+    terms = [_terms(engine, batch, job) for batch in _batches(job, job.validation, batch_size)]
     _record(state["rows"], "validation", epoch, state["step"], terms, model=model, learning_rate=None)
     loss = float(state["rows"][-1][3])
     log.info("pretrain: epoch %d, validation loss %.3f", epoch + 1, loss)

@@ -168,8 +168,8 @@ def test_every_class_of_the_task_has_a_score_even_if_training_lacks_it() -> None
     [
         (None, [0, 1], "needs labels"),
         ([0, 1], None, "needs labels"),
-        ([1, 1], [0, 1], r"two classes in training.*found \[1\] and \[0, 1\]"),
-        ([0, 1, 2], [0, 1], r"all of them in validation.*found \[0, 1, 2\] and \[0, 1\]"),
+        ([1, 1], [0, 1], r"two classes at least.*found \[1\] and \[0, 1\]"),
+        ([0, 1, 2], [2, 3], r"two classes at least.*found \[0, 1, 2\] and \[2, 3\]"),
     ],
 )
 def test_labels_that_cannot_fit_a_probe_are_refused_with_a_sentence(
@@ -262,3 +262,25 @@ def test_metrics_that_need_every_class_are_nan_where_one_is_missing_and_the_othe
     without_d = predictions.filter(pl.col("label") < 3)
     values = dict(compute_metrics(without_d, "main", "vindr", SECTION, seed=0).select("metric", "value").iter_rows())
     assert [name for name, value in values.items() if math.isnan(value)] == ["macro_auroc"]
+
+
+def test_a_class_that_validation_lacks_does_not_stop_the_probe() -> None:
+    train, validation, test = (make_examples(part, shift=3.0, num_classes=3) for part in range(3))
+    assert validation.labels is not None
+    poorer = dataclasses.replace(validation, labels=np.minimum(validation.labels, 1))
+    probe = next(iter(predict_probe(train, poorer, test, "density", SECTION, seed=0)))
+    assert set(scores_of(probe).argmax(axis=1)) == {0, 1, 2}
+
+
+def test_the_control_of_the_probe_is_mean_and_quantiles_over_its_permutations() -> None:
+    train, validation, test = (make_examples(part, shift=1.0) for part in range(3))
+    section = SECTION.model_copy(update={"num_permutations": 5, "confidence": 0.5})
+    tables = list(predict_probe(train, validation, test, "mass", section, seed=0))
+    assert [table["repeat"].unique().to_list() for table in tables] == [[0], [0], [1], [2], [3], [4]]
+    values = [metrics.auroc(table["label"].to_numpy(), scores_of(table)[:, 1]) for table in tables[1:]]
+    assert len(set(values)) > 1
+    found = compute_metrics(pl.concat(tables), "main", "vindr", section, 0)
+    row = found.filter(protocol="probe-shuffled", metric="auroc").row(0, named=True)
+    assert row["value"] == pytest.approx(np.mean(values))
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(np.quantile(values, [0.25, 0.75])))
+    assert (row["n"], row["num_patients"]) == (len(test.image_ids), len(set(test.patients)))

@@ -192,7 +192,8 @@ def _write_run(folder: Path, run: str, skill: float, evaluate: EvaluateSection) 
                     logits = rng.normal(size=4 if task == "density" else 2)
                     logits[label] += skill if protocol != "probe-shuffled" else 0.0
                     scores = np.exp(logits) / np.exp(logits).sum()
-                    rows.append((image_id, patient_id, task, protocol, label if labelled else None, scores.tolist()))
+                    truth = label if labelled else None
+                    rows.append((image_id, patient_id, task, protocol, 0, truth, scores.tolist()))
         predictions = pl.DataFrame(rows, schema=PREDICTIONS.schema, orient="row")
         metrics = compute_metrics(predictions, run, dataset, evaluate, 0) if labelled else METRICS.empty()
         out = folder / "evaluate" / run / dataset

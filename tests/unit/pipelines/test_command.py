@@ -135,3 +135,16 @@ def test_a_real_stage_keeps_the_promise(tmp_path: Path) -> None:
     assert "nowhere" in finished.errors[0]
     assert "unexpected" not in finished.errors[0]
     assert not (tmp_path / "index.parquet").exists()
+
+
+def test_of_several_processes_only_the_first_has_the_screen_and_each_has_a_log(tmp_path: Path) -> None:
+    stage = tmp_path / "stage.py"
+    stage.write_text(STAGE)
+    command = [sys.executable, str(stage), "--config", "{}", "--log", str(tmp_path / "stage.log")]
+    screens = [
+        subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"RANK": rank}).stderr
+        for rank in ("0", "1")
+    ]
+    assert screens == ["  generating 400 patients\n", ""]
+    for name in ("stage.log", "stage.log.rank1"):
+        assert "generating 400 patients" in (tmp_path / name).read_text(encoding="utf-8")
