@@ -220,7 +220,7 @@ PROMPTS = Table(
     {
         "task": Column(pl.String, "mass, suspicious_calcification or density"),
         "class_index": Column(pl.Int32, "class that the prompt names: 0 negative, 1 positive; density 0-3 for A-D"),
-        "prompt": Column(pl.String, "the sentence"),
+        "prompt": Column(pl.String, "one sentence of the class; zero-shot averages the embeddings of all of them"),
         "embedding": FEATURES.columns["embedding"],
     },
 )

@@ -186,6 +186,9 @@ class EvaluateSection(Section):
         min_length=1,
         description="inverse L2 strengths; the best on validation patients is used",
     )
+    prompts_per_class: PositiveInt = Field(
+        default=16, description="zero-shot sentences whose embeddings are averaged; 1: the single prompts of the paper"
+    )
     num_permutations: PositiveInt = Field(
         default=10, description="permutations of the training labels, on which the probe is fitted as a control"
     )

@@ -20,6 +20,7 @@ from mammoclip.artifacts import (
     write_table,
 )
 from mammoclip.config import EvaluateSection
+from mammoclip.evaluation.classify import mean_direction
 from mammoclip.evaluation.evaluate import compute_metrics, predict_probe, predict_zero_shot, select_examples
 from pipelines.command import run_stage, section_argument
 
@@ -38,8 +39,12 @@ def run(arguments: argparse.Namespace) -> None:
         train, validation, test = (
             select_examples(features, images, attributes, task, split) for split in ("train", "validation", "test")
         )
-        embeddings = prompts.filter(pl.col("task") == task).sort("class_index")["embedding"].to_list()
-        predictions.append(predict_zero_shot(test, task, np.array(embeddings, np.float64)))
+        of_task = prompts.filter(pl.col("task") == task).sort("class_index")
+        classes = [
+            mean_direction(np.array(sentences["embedding"].to_list(), np.float64))
+            for _, sentences in of_task.group_by("class_index", maintain_order=True)
+        ]
+        predictions.append(predict_zero_shot(test, task, np.array(classes)))
         if labelled:
             predictions.extend(predict_probe(train, validation, test, task, section, seed=arguments.seed))
     table = pl.concat(predictions)

@@ -49,11 +49,12 @@ rule embed_prompts:
     params:
         stage="prompts-v1",
         config=section(settings.evaluate),
+        seed=settings.seed,
         model=subpath(input.model, parent=True),
     message:
         "evaluate: prompts by {wildcards.run}"
     shell:
-        "python -m pipelines.embed_prompts --config {params.config:q} --model {params.model:q}"
+        "python -m pipelines.embed_prompts --config {params.config:q} --seed {params.seed} --model {params.model:q}"
         " --out {output:q} --log {log:q}"
 
 

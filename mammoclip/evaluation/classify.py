@@ -28,6 +28,16 @@ def zero_shot_scores(image_embeddings: Floats, prompt_embeddings: Floats) -> Flo
     return np.asarray(exponential / exponential.sum(axis=1, keepdims=True), np.float64)
 
 
+def mean_direction(embeddings: Floats) -> Floats:
+    """Return the L2-normalised mean (D) of L2-normalised embeddings (N x D): one prompt of many sentences.
+
+    >>> mean_direction(np.eye(2)).round(3).tolist()
+    [0.707, 0.707]
+    """
+    mean = embeddings.mean(axis=0)
+    return np.asarray(mean / np.linalg.norm(mean), np.float64)
+
+
 class LinearProbe:
     """Logistic regression on standardised frozen features, classes weighted by inverse frequency.
 

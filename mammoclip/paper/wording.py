@@ -20,7 +20,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"density": ("A", "B",
 PROTOCOLS = ("zero-shot", "probe", "probe-shuffled")
 PROTOCOL_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
-        "zero-shot": "image embeddings are compared with the embeddings of text prompts; no label is used",
+        "zero-shot": "image embeddings are compared with the mean embedding of each class's prompts; no label is used",
         "probe": "a linear classifier fitted on frozen image features of the training patients; a control run need not "
         "be at chance here, because its encoder may know images (ImageNet weights, the image-image term)",
         "probe-shuffled": "control: the same probe fitted on labels permuted between patients, several times; the mean "

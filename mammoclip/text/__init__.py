@@ -7,6 +7,7 @@ from mammoclip.text.prompts import (
     NO_FINDING,
     FindingRule,
     PromptGrammar,
+    prompt_ensemble,
     zero_shot_prompts,
 )
 from mammoclip.text.sections import Laterality, side_text, split_report
@@ -23,6 +24,7 @@ __all__ = [
     "clean_section",
     "clean_sentences",
     "normalise_birads",
+    "prompt_ensemble",
     "side_text",
     "split_report",
     "split_sentences",

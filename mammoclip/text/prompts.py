@@ -240,6 +240,28 @@ def zero_shot_prompts(task: str) -> tuple[str, ...]:
     return _ZERO_SHOT_PROMPTS[name]
 
 
+def prompt_ensemble(task: str, size: int, seed: int) -> list[tuple[str, ...]]:
+    """Return up to ``size`` sentences for each class of a zero-shot task, in class order.
+
+    The first sentence of a class is its single prompt (`zero_shot_prompts`); the others are drawn from the grammar,
+    without a side and without repeats. Density and malignancy have their single prompts only.
+
+    >>> prompt_ensemble("mass", 1, seed=0)
+    [('no mass',), ('mass',)]
+    """
+    singles = zero_shot_prompts(task)
+    grammar = PromptGrammar()
+    if _as_name(task) not in grammar.findings:
+        return [(prompt,) for prompt in singles]
+    rng = np.random.default_rng(seed)
+    ensembles: list[tuple[str, ...]] = []
+    for prompt, positive in zip(singles, (False, True), strict=True):
+        others = [sentence for sentence in grammar.sentences(task, positive) if sentence != prompt]
+        drawn = rng.permutation(len(others))[: size - 1]
+        ensembles.append((prompt, *(others[index] for index in drawn)))
+    return ensembles
+
+
 def _as_name(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammoclip.evaluation.classify import LinearProbe, permute_by_patient, zero_shot_scores
+from mammoclip.evaluation.classify import LinearProbe, mean_direction, permute_by_patient, zero_shot_scores
 from mammoclip.evaluation.metrics import auroc
 
 Array = np.ndarray[Any, Any]
@@ -196,3 +196,14 @@ def test_permuting_cuts_labels_from_images() -> None:
     # Mean 1/2; the standard error of one is 0.035, of the mean of 20 about 0.008.
     assert np.mean(agreement) == pytest.approx(0.5, abs=0.03)
     assert len(set(agreement)) > 1
+
+
+@given(seeds, st.integers(1, 8))
+def test_the_mean_of_prompts_is_a_unit_vector_and_of_one_prompt_the_prompt(seed: int, num: int) -> None:
+    prompts = unit_rows(np.random.default_rng(seed), num, 5)
+    mean = mean_direction(prompts)
+    assert np.linalg.norm(mean) == pytest.approx(1.0)
+    # The direction whose cosines to all prompts have the largest sum.
+    best = unit_rows(np.random.default_rng(seed + 1), 200, 5)
+    assert (prompts @ mean).sum() >= (prompts @ best.T).sum(axis=0).max() - 1e-9
+    np.testing.assert_allclose(mean_direction(prompts[:1]), prompts[0])

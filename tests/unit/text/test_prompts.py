@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mammoclip.errors import ConfigError, DatasetError
-from mammoclip.text import DENSITY_PROMPTS, FINDINGS, NO_FINDING, FindingRule, PromptGrammar, zero_shot_prompts
+from mammoclip.text import DENSITY_PROMPTS, FINDINGS, NO_FINDING, FindingRule, PromptGrammar, prompt_ensemble, zero_shot_prompts
 
 GRAMMAR = PromptGrammar()
 SIDES = pytest.mark.parametrize(("laterality", "own", "other"), [("L", "left", "right"), ("R", "right", "left")])
@@ -97,3 +97,24 @@ def test_zero_shot_prompts_are_those_of_the_paper() -> None:
     assert zero_shot_prompts("density") == tuple(DENSITY_PROMPTS[category] for category in "ABCD")
     with pytest.raises(ConfigError, match="density"):
         zero_shot_prompts("age")
+
+
+def test_an_ensemble_starts_with_the_single_prompts_and_adds_sentences_of_the_grammar() -> None:
+    grammar = PromptGrammar()
+    negatives, positives = prompt_ensemble("suspicious_calcification", 16, seed=1)
+    assert (negatives[0], positives[0]) == zero_shot_prompts("suspicious_calcification")
+    assert len(positives) == 16 and len(set(positives)) == 16
+    assert set(positives[1:]) <= set(grammar.sentences("suspicious calcification"))
+    assert set(negatives) <= set(grammar.sentences("suspicious calcification", positive=False))
+    assert not set(negatives) & set(positives)
+
+
+def test_an_ensemble_of_one_is_the_protocol_of_the_paper() -> None:
+    for task in ("mass", "suspicious calcification", "malignancy", "density"):
+        assert prompt_ensemble(task, 1, seed=0) == [(prompt,) for prompt in zero_shot_prompts(task)]
+
+
+def test_an_ensemble_depends_on_its_seed_alone_and_classes_without_grammar_keep_one_prompt() -> None:
+    assert prompt_ensemble("mass", 8, seed=3) == prompt_ensemble("mass", 8, seed=3)
+    assert prompt_ensemble("mass", 8, seed=3) != prompt_ensemble("mass", 8, seed=4)
+    assert [len(prompts) for prompts in prompt_ensemble("density", 16, seed=0)] == [1, 1, 1, 1]
