@@ -14,7 +14,7 @@ import torch
 from mammoclip.artifacts import BREASTS, IMAGES, STEPS, Table, read_table, write_table, write_text
 from mammoclip.config import PretrainSection, resolve_source
 from mammoclip.data.augmentation import AugmentationStrength
-from mammoclip.data.pairs import PairSampler, shuffle_texts, trainable_breasts
+from mammoclip.data.pairs import PairSampler, trainable_breasts
 from mammoclip.data.reader import ImageSource, ShardReader
 from mammoclip.errors import ConfigError
 from mammoclip.models import ImageEncoderSpec, TextEncoderSpec, build_model, load_tokenizer, save_pretrained
@@ -82,14 +82,16 @@ def _samplers(
         images = read_table(IMAGES, _table_path(arguments, dataset, IMAGES))
         readers[dataset] = ShardReader(images, arguments.results / "shard" / dataset, size)
     breasts = pl.concat([read_table(BREASTS, _table_path(arguments, name, BREASTS)) for name in section.datasets])
-    if shuffled:
-        breasts = shuffle_texts(breasts, arguments.seed)
     options = section.augmentation.model_dump(exclude={"horizontal_flip"})
     strength = AugmentationStrength(**options)
     flip = strength.probability if section.augmentation.horizontal_flip else 0.0
     source = ImageSource(readers)
-    training = PairSampler(trainable_breasts(breasts, "train"), source, arguments.seed, strength, flip)
-    return training, PairSampler(trainable_breasts(breasts, "validation"), source, arguments.seed, None)
+    seed = arguments.seed
+    training, validation = (trainable_breasts(breasts, split) for split in ("train", "validation"))
+    return (
+        PairSampler(training, source, seed, strength, flip, shuffle_reports=shuffled),
+        PairSampler(validation, source, seed, None, shuffle_reports=shuffled),
+    )
 
 
 def _table_path(arguments: argparse.Namespace, dataset: str, table: Table) -> Path:

@@ -21,6 +21,8 @@ rule train_clip:
         f"{LOGS}/pretrain/{{run}}.log",
     benchmark:
         f"{BENCHMARKS}/pretrain/{{run}}.tsv"
+    # The longest jobs of all start first.
+    priority: 10
     conda:
         ENVIRONMENT
     threads: settings.pretrain.threads * max(1, settings.pretrain.gpus)

@@ -6,8 +6,10 @@ An example depends on (seed, epoch, index) alone, so any process can make it, in
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +41,7 @@ class Breast:
     cc_image_ids: tuple[str, ...]
     mlo_image_ids: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]  # sections, each a tuple of sentences
+    side: str = ""  # ``<dataset>/<laterality>``: the texts of one side may stand in for each other as a control
 
 
 def trainable_breasts(breasts: pl.DataFrame, split: str) -> list[Breast]:
@@ -47,39 +50,20 @@ def trainable_breasts(breasts: pl.DataFrame, split: str) -> list[Breast]:
     Raises:
         ArtifactError: if there is none.
     """
-    rows = breasts.filter(pl.col("split") == split).select("dataset", "cc_image_ids", "mlo_image_ids", "texts").rows()
+    columns = ("dataset", "laterality", "cc_image_ids", "mlo_image_ids", "texts")
     usable = [
-        Breast(tuple(f"{dataset}/{i}" for i in cc), tuple(f"{dataset}/{i}" for i in mlo), tuple(map(tuple, texts)))
-        for dataset, cc, mlo, texts in rows
+        Breast(
+            tuple(f"{dataset}/{i}" for i in cc),
+            tuple(f"{dataset}/{i}" for i in mlo),
+            tuple(map(tuple, texts)),
+            f"{dataset}/{laterality}",
+        )
+        for dataset, laterality, cc, mlo, texts in breasts.filter(pl.col("split") == split).select(columns).rows()
         if texts and (cc or mlo)
     ]
     if not usable:
         raise ArtifactError(f"no breast of the split {split!r} has both an image and a text; check the tabulate stage")
     return usable
-
-
-def shuffle_texts(breasts: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Return ``breasts`` with the texts permuted over patients, within split and side, as a control.
-
-    Each patient gets the texts of another one (a cyclic shift of a random order), so that images and texts keep
-    their distributions and lose their connection.
-    """
-    rng = np.random.default_rng([seed, 1])
-    patients = breasts.select("dataset", "split", "patient_id").unique().sort("dataset", "split", "patient_id")
-    donors: list[pl.DataFrame] = []
-    for _, group in patients.group_by("dataset", "split", maintain_order=True):
-        order = rng.permutation(len(group))
-        ids = group["patient_id"].gather(order)
-        donors.append(group[order.tolist()].with_columns(donor=ids.gather(np.roll(np.arange(len(ids)), 1))))
-    donor_texts = breasts.select("dataset", "laterality", donor="patient_id", donated="texts")
-    moved = breasts.join(pl.concat(donors), on=["dataset", "split", "patient_id"]).join(
-        donor_texts, on=["dataset", "donor", "laterality"], how="left"
-    )
-    return (
-        moved.with_columns(texts=pl.col("donated").fill_null(pl.lit([], breasts.schema["texts"])))
-        .select(breasts.columns)
-        .sort("dataset", "patient_id", "laterality")
-    )
 
 
 def swap_sides(text: str) -> str:
@@ -96,6 +80,10 @@ class PairSampler:
 
     Training: a CC and an MLO image when both exist (order random), else two different images of the one view, else the
     one image twice; two texts drawn with replacement, sentences shuffled; augmentation. Validation: the first of each.
+
+    With ``shuffle_reports``, a control, the texts are those of another patient's breast of the same side, of another
+    patient in every epoch: images and texts keep their distributions and lose their connection. One fixed permutation
+    would not do: a model learns by heart whatever connection it has by chance.
     """
 
     def __init__(
@@ -105,13 +93,22 @@ class PairSampler:
         seed: int,
         strength: AugmentationStrength | None,
         horizontal_flip_probability: float = 0.0,
+        *,
+        shuffle_reports: bool = False,
     ) -> None:
-        """Draw from ``breasts``; without ``strength`` examples are those of validation."""
+        """Draw from ``breasts``; without ``strength`` examples are those of validation.
+
+        Raises:
+            ArtifactError: if reports are to be shuffled and a side has a single breast.
+        """
         self.breasts = breasts
         self._read_image = read_image
         self._seed = seed
         self._strength = strength
         self._flip = horizontal_flip_probability
+        self._donors = lru_cache(maxsize=2)(self._draw_donors) if shuffle_reports else None
+        if shuffle_reports and 1 in Counter(breast.side for breast in breasts).values():
+            raise ArtifactError("reports cannot be shuffled: a side of a data set has a single breast in this split")
 
     def __len__(self) -> int:
         """Return the number of breasts."""
@@ -126,12 +123,13 @@ class PairSampler:
     def example(self, epoch: int, index: int) -> Example:
         """Return the example of breast ``index`` in ``epoch``."""
         breast = self.breasts[index]
+        texts = self.breasts[self._donors(epoch)[index]].texts if self._donors else breast.texts
         if self._strength is None:
-            ids, texts = _first(breast)
-            return Example(self._read_image(ids[0]), self._read_image(ids[1]), *texts)
+            ids = [*breast.cc_image_ids[:1], *breast.mlo_image_ids[:1]]
+            return Example(self._read_image(ids[0]), self._read_image(ids[-1]), " ".join(texts[0]), " ".join(texts[-1]))
         rng = np.random.default_rng([self._seed, 3, epoch, index])
         ids = _draw_images(breast, rng)
-        text_1, text_2 = (_shuffle_sentences(breast.texts[i], rng) for i in rng.integers(len(breast.texts), size=2))
+        text_1, text_2 = (_shuffle_sentences(texts[i], rng) for i in rng.integers(len(texts), size=2))
         images = [self._read_image(image_id) for image_id in ids]
         if rng.random() < self._flip:
             images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
@@ -139,13 +137,18 @@ class PairSampler:
         image_1, image_2 = (augment(image, self._strength, rng) for image in images)
         return Example(image_1, image_2, text_1, text_2)
 
+    def _draw_donors(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return for each breast the one that lends its texts: the next one in a random order of its side."""
+        rng = np.random.default_rng([self._seed, 1, epoch])
+        sides = np.array([breast.side for breast in self.breasts])
+        donors = np.empty(len(sides), np.int64)
+        for side in np.unique(sides):
+            order = rng.permutation(np.flatnonzero(sides == side))
+            donors[order] = np.roll(order, 1)
+        return donors
 
-def _first(breast: Breast) -> tuple[tuple[str, str], tuple[str, str]]:
-    ids = [*breast.cc_image_ids[:1], *breast.mlo_image_ids[:1]]
-    return (ids[0], ids[-1]), (" ".join(breast.texts[0]), " ".join(breast.texts[-1]))
 
-
-def _draw_images(breast: Breast, rng: np.random.Generator) -> tuple[str, str]:
+def _draw_images(breast: Breast, rng: np.random.Generator) -> list[str]:
     if breast.cc_image_ids and breast.mlo_image_ids:
         pair = [str(rng.choice(breast.cc_image_ids)), str(rng.choice(breast.mlo_image_ids))]
     else:
@@ -153,7 +156,7 @@ def _draw_images(breast: Breast, rng: np.random.Generator) -> tuple[str, str]:
         pair = [str(i) for i in rng.choice(ids, 2, replace=False)] if len(ids) > 1 else [ids[0], ids[0]]
     if rng.random() < 0.5:
         pair.reverse()
-    return pair[0], pair[1]
+    return pair
 
 
 def _shuffle_sentences(sentences: Sequence[str], rng: np.random.Generator) -> str:

@@ -6,11 +6,10 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from polars.testing import assert_frame_equal
 
 from mammoclip.artifacts import BREASTS
 from mammoclip.data.augmentation import AugmentationStrength
-from mammoclip.data.pairs import Breast, Example, PairSampler, shuffle_texts, swap_sides, trainable_breasts
+from mammoclip.data.pairs import Breast, Example, PairSampler, swap_sides, trainable_breasts
 from mammoclip.errors import ArtifactError
 
 STILL = AugmentationStrength(0.0, False, 0, 0, (1, 1), 0, 0, 1)
@@ -189,45 +188,39 @@ def test_trainable_breasts_have_an_image_and_a_text_and_belong_to_the_split() ->
         .then(pl.lit([], pl.List(pl.String)))
         .otherwise("mlo_image_ids"),
     )
-    assert trainable_breasts(rows, "train") == [Breast(("d/p1-L-cc",), ("d/p1-L-mlo",), (("a mass", "b"),))]
+    assert trainable_breasts(rows, "train") == [Breast(("d/p1-L-cc",), ("d/p1-L-mlo",), (("a mass", "b"),), "d/L")]
     with pytest.raises(ArtifactError, match="no breast of the split 'validation' has both an image and a text"):
         trainable_breasts(rows, "validation")
 
 
-def cohort(num_patients: int, dataset: str = "d", split: str = "train") -> pl.DataFrame:
-    rows = [
-        (f"{split}{number}", side, split, [[f"{dataset} {split}{number} {side}"]])
-        for number in range(num_patients)
-        for side in "LR"
-    ]
-    return breast_rows(*rows, dataset=dataset)
+def cohort(num_patients: int, dataset: str = "d") -> list[Breast]:
+    texts = [(side, f"{dataset} {side} {number}") for side in "LR" for number in range(num_patients)]
+    return [Breast(("d/cc1",), ("d/mlo1",), ((text,),), f"{dataset}/{side}") for side, text in texts]
 
 
 @settings(deadline=None)
-@given(st.integers(0, 1000), st.integers(2, 9), st.integers(2, 9))
-def test_shuffled_texts_come_from_another_patient_of_the_same_split_and_side(seed: int, many: int, few: int) -> None:
-    breasts = pl.concat([cohort(many), cohort(few, split="test"), cohort(few, "e")])
-    shuffled = shuffle_texts(breasts, seed)
-    keys = ["dataset", "patient_id", "laterality"]
-    assert_frame_equal(shuffled.drop("texts"), breasts.drop("texts").sort(keys))
-    donors = set()
-    for dataset, patient, side, split, texts in shuffled.select(*keys, "split", "texts").rows():
-        [[text]] = texts
-        donor_dataset, donor, donor_side = text.split()
-        assert (donor_dataset, donor_side) == (dataset, side)
-        assert donor.rstrip("0123456789") == split
-        assert donor != patient
-        donors.add((dataset, patient, donor))
-    assert len(donors) == many + 2 * few  # both sides of a patient come from one donor
-    assert sorted(str(texts) for texts in shuffled["texts"]) == sorted(str(texts) for texts in breasts["texts"])
+@given(st.integers(0, 1000), st.integers(0, 3), st.integers(2, 9), st.integers(2, 9), st.sampled_from([STILL, None]))
+def test_shuffled_reports_come_from_another_patient_of_the_same_side_each_once_an_epoch(
+    seed: int, epoch: int, many: int, few: int, strength: AugmentationStrength | None
+) -> None:
+    breasts = [*cohort(many), *cohort(few, "e")]
+    shuffled = PairSampler(breasts, IMAGES.__getitem__, seed, strength, shuffle_reports=True)
+    given = [shuffled.example(epoch, index).text_1 for index in range(len(breasts))]
+    own = [breast.texts[0][0] for breast in breasts]
+    assert sorted(given) == sorted(own)
+    for text, other in zip(own, given, strict=True):
+        assert text != other
+        assert text.rsplit(" ", 1)[0] == other.rsplit(" ", 1)[0]  # data set and side
 
 
-def test_shuffling_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
-    breasts = cohort(12)
-    assert_frame_equal(shuffle_texts(breasts, 3), shuffle_texts(breasts.sample(fraction=1, shuffle=True, seed=1), 3))
-    assert not shuffle_texts(breasts, 3).equals(shuffle_texts(breasts, 4))
+def test_another_epoch_shuffles_reports_anew_but_not_the_images() -> None:
+    shuffled = PairSampler([*cohort(20)], IMAGES.__getitem__, 3, STILL, shuffle_reports=True)
+    examples = [[shuffled.example(epoch, index) for index in range(40)] for epoch in (0, 1, 0)]
+    texts = [[example.text_1 for example in epoch] for epoch in examples]
+    assert texts[0] == texts[2] != texts[1]
+    assert all(set(names(example)) == {"d/cc1", "d/mlo1"} for epoch in examples for example in epoch)
 
 
-def test_a_donor_without_that_side_gives_no_text() -> None:
-    breasts = breast_rows(("p1", "L", "train", [["one"]]), ("p2", "R", "train", [["two"]]))
-    assert shuffle_texts(breasts, 0)["texts"].to_list() == [[], []]
+def test_reports_of_a_single_breast_cannot_be_shuffled() -> None:
+    with pytest.raises(ArtifactError, match="a side of a data set has a single breast"):
+        PairSampler(cohort(1), IMAGES.__getitem__, 0, STILL, shuffle_reports=True)

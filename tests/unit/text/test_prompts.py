@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from mammoclip.errors import ConfigError, DatasetError
-from mammoclip.text import DENSITY_PROMPTS, FINDINGS, NO_FINDING, FindingRule, PromptGrammar, prompt_ensemble, zero_shot_prompts
+from mammoclip.text import (
+    DENSITY_PROMPTS,
+    FINDINGS,
+    NO_FINDING,
+    FindingRule,
+    PromptGrammar,
+    prompt_ensemble,
+    zero_shot_prompts,
+)
 
 GRAMMAR = PromptGrammar()
 SIDES = pytest.mark.parametrize(("laterality", "own", "other"), [("L", "left", "right"), ("R", "right", "left")])
