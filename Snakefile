@@ -36,9 +36,22 @@ localrules:
     paper,
 
 
+# Every stage is asked for by name: Snakemake does not miss a deleted file as long as what was made of it is there.
 rule all:
     default_target: True
     input:
+        collect(rules.index_dataset.output, dataset=DATASETS),
+        collect(rules.crop_shard.output, dataset=DATASETS, shard=SHARDS),
+        collect(rules.gather_shards.output, dataset=DATASETS),
+        collect(rules.tabulate_dataset.output, dataset=DATASETS),
+        collect(rules.train_clip.output, run=settings.pretrain.runs),
+        collect(
+            rules.extract_features.output,
+            run=settings.pretrain.runs,
+            dataset=EVALUATED,
+        ),
+        collect(rules.embed_prompts.output, run=settings.pretrain.runs),
+        collect(rules.classify.output, run=settings.pretrain.runs, dataset=EVALUATED),
         rules.build_paper.output,
 
 
@@ -49,6 +62,7 @@ rule index:
 
 rule shard:
     input:
+        collect(rules.crop_shard.output, dataset=DATASETS, shard=SHARDS),
         collect(rules.gather_shards.output, dataset=DATASETS),
 
 
@@ -64,6 +78,12 @@ rule pretrain:
 
 rule evaluate:
     input:
+        collect(
+            rules.extract_features.output,
+            run=settings.pretrain.runs,
+            dataset=EVALUATED,
+        ),
+        collect(rules.embed_prompts.output, run=settings.pretrain.runs),
         collect(rules.classify.output, run=settings.pretrain.runs, dataset=EVALUATED),
 
 
