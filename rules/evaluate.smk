@@ -48,14 +48,15 @@ rule embed_prompts:
         runtime=30,
     params:
         stage="prompts-v1",
-        config=section(settings.evaluate),
+        tasks=settings.evaluate.tasks,
+        prompts_per_class=settings.evaluate.prompts_per_class,
         seed=settings.seed,
         model=subpath(input.model, parent=True),
     message:
         "evaluate: prompts by {wildcards.run}"
     shell:
-        "python -m pipelines.embed_prompts --config {params.config:q} --seed {params.seed} --model {params.model:q}"
-        " --out {output:q} --log {log:q}"
+        "python -m pipelines.embed_prompts --tasks {params.tasks} --prompts-per-class {params.prompts_per_class}"
+        " --seed {params.seed} --model {params.model:q} --out {output:q} --log {log:q}"
 
 
 rule classify:
@@ -87,4 +88,5 @@ rule classify:
         "evaluate: {wildcards.run} on {wildcards.dataset}"
     shell:
         "python -m pipelines.evaluate --config {params.config:q} --seed {params.seed} --results {params.results:q}"
-        " --run {wildcards.run} --dataset {wildcards.dataset} --prompts {input.prompts:q} --out {params.out:q} --log {log:q}"
+        " --run {wildcards.run} --dataset {wildcards.dataset} --prompts {input.prompts:q}"
+        " --out {params.out:q} --log {log:q}"
