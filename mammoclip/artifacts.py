@@ -232,7 +232,7 @@ PREDICTIONS = Table(
         "image_id": _IDS["image_id"],
         "patient_id": _IDS["patient_id"],
         "task": Column(pl.String, "mass, suspicious_calcification or density"),
-        "protocol": Column(pl.String, "zero-shot, probe, or probe-shuffled (labels permuted over training patients)"),
+        "protocol": Column(pl.String, "zero-shot, probe, probe-shuffled (labels permuted over training patients)"),
         "repeat": Column(pl.Int32, "0, 1, ... over the permutations of probe-shuffled; else 0"),
         "label": Column(pl.Int32, "ground truth", nullable=True),
         "scores": Column(pl.List(pl.Float64), "one score per class, summing to 1"),
@@ -246,14 +246,14 @@ METRICS = Table(
         "run": Column(pl.String, "pretraining run"),
         "dataset": _IDS["dataset"],
         "task": PREDICTIONS.columns["task"],
-        "protocol": PREDICTIONS.columns["protocol"],
+        "protocol": Column(pl.String, "as in predictions, or zero-shot-random (random vectors in place of prompts)"),
         "metric": Column(
             pl.String, "auroc, auprc; for density macro_auroc, accuracy, balanced_accuracy, kappa (quadratic)"
         ),
-        "value": Column(pl.Float64, "point estimate; of probe-shuffled, the mean over the permutations"),
+        "value": Column(pl.Float64, "point estimate; of the repeated controls, the mean over the repeats"),
         "ci_low": Column(
             pl.Float64,
-            "lower end of the patient-clustered bootstrap interval; of probe-shuffled, over the permutations",
+            "lower end of the patient-clustered bootstrap interval, or of the quantiles over the repeats",
         ),
         "ci_high": Column(pl.Float64, "upper end"),
         "n": Column(pl.Int32, "test images"),

@@ -21,7 +21,13 @@ from mammoclip.artifacts import (
 )
 from mammoclip.config import EvaluateSection
 from mammoclip.evaluation.classify import mean_direction
-from mammoclip.evaluation.evaluate import compute_metrics, predict_probe, predict_zero_shot, select_examples
+from mammoclip.evaluation.evaluate import (
+    compute_metrics,
+    predict_probe,
+    predict_zero_shot,
+    predict_zero_shot_random,
+    select_examples,
+)
 from pipelines.command import run_stage, section_argument
 
 
@@ -35,6 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     images = _read(results, dataset, IMAGES)
     attributes = _read(results, dataset, ATTRIBUTES) if labelled else None
     predictions: list[pl.DataFrame] = []
+    chance: list[pl.DataFrame] = []
     for task in section.tasks:
         train, validation, test = (
             select_examples(features, images, attributes, task, split) for split in ("train", "validation", "test")
@@ -47,9 +54,12 @@ def run(arguments: argparse.Namespace) -> None:
         predictions.append(predict_zero_shot(test, task, np.array(classes)))
         if labelled:
             predictions.extend(predict_probe(train, validation, test, task, section, seed=arguments.seed))
+            chance.extend(predict_zero_shot_random(test, task, seed=arguments.seed))
     table = pl.concat(predictions)
     write_table(table, PREDICTIONS, arguments.out / "predictions.parquet")
-    metrics = compute_metrics(table, arguments.run, dataset, section, arguments.seed) if labelled else METRICS.empty()
+    metrics = METRICS.empty()
+    if labelled:
+        metrics = compute_metrics(pl.concat([table, *chance]), arguments.run, dataset, section, arguments.seed)
     write_table(metrics, METRICS, arguments.out / "metrics.parquet")
 
 

@@ -20,6 +20,7 @@ from mammoclip.evaluation.statistics import Interval, Metric, clustered_bootstra
 log = logging.getLogger(__name__)
 
 NUM_CLASSES = {"mass": 2, "suspicious_calcification": 2, "density": 4}
+_NUM_DIRECTIONS = 100
 
 Floats = npt.NDArray[np.float64]
 
@@ -74,6 +75,20 @@ def predict_zero_shot(test: Examples, task: str, prompt_embeddings: Floats) -> p
     return _predictions(test, task, "zero-shot", zero_shot_scores(test.embeddings, prompt_embeddings))
 
 
+def predict_zero_shot_random(test: Examples, task: str, *, seed: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows of zero-shot's control: random unit vectors in place of the embeddings of the prompts.
+
+    They show what chance is for these image embeddings. Where a finding stands out in them, any direction ranks the
+    images by it a little, one way or the other, so a single value varies widely around 1/2; a model that has not
+    connected images with text is such a direction.
+    """
+    rng = np.random.default_rng([seed, 5])
+    for repeat in range(_NUM_DIRECTIONS):
+        directions = rng.normal(size=(NUM_CLASSES[task], test.embeddings.shape[1]))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        yield _predictions(test, task, "zero-shot-random", zero_shot_scores(test.embeddings, directions), repeat)
+
+
 def predict_probe(
     train: Examples, validation: Examples, test: Examples, task: str, section: EvaluateSection, *, seed: int
 ) -> Iterator[pl.DataFrame]:
@@ -107,7 +122,8 @@ def compute_metrics(
 ) -> pl.DataFrame:
     """Return the ``metrics`` table: every metric of each task and protocol, with intervals.
 
-    Intervals are patient-clustered bootstrap intervals, of probe-shuffled the quantiles over its permutations.
+    Intervals are patient-clustered bootstrap intervals; of the controls that are repeated (zero-shot-random,
+    probe-shuffled), mean and quantiles over the repeats.
     """
     rows: list[dict[str, object]] = []
     for (task, protocol), group in predictions.group_by("task", "protocol", maintain_order=True):

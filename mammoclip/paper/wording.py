@@ -17,10 +17,12 @@ TASKS: Mapping[str, str] = MappingProxyType(
 BINARY_TASKS = ("mass", "suspicious_calcification")
 CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"density": ("A", "B", "C", "D")})
 
-PROTOCOLS = ("zero-shot", "probe", "probe-shuffled")
+PROTOCOLS = ("zero-shot", "zero-shot-random", "probe", "probe-shuffled")
 PROTOCOL_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "zero-shot": "image embeddings are compared with the mean embedding of each class's prompts; no label is used",
+        "zero-shot-random": "control: random vectors in place of the prompts, many times; the interval is what chance "
+        "looks like for these image embeddings, and a control run should lie in it",
         "probe": "a linear classifier fitted on frozen image features of the training patients; a control run need not "
         "be at chance here, because its encoder may know images (ImageNet weights, the image-image term)",
         "probe-shuffled": "control: the same probe fitted on labels permuted between patients, several times; the mean "

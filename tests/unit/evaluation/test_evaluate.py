@@ -21,6 +21,7 @@ from mammoclip.evaluation.evaluate import (
     compute_metrics,
     predict_probe,
     predict_zero_shot,
+    predict_zero_shot_random,
     select_examples,
 )
 from mammoclip.evaluation.statistics import clustered_bootstrap
@@ -284,3 +285,16 @@ def test_the_control_of_the_probe_is_mean_and_quantiles_over_its_permutations() 
     assert row["value"] == pytest.approx(np.mean(values))
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(np.quantile(values, [0.25, 0.75])))
     assert (row["n"], row["num_patients"]) == (len(test.image_ids), len(set(test.patients)))
+
+
+def test_random_directions_show_what_chance_is_for_the_embeddings() -> None:
+    faint, strong = (make_examples(0, num_patients=200, shift=shift) for shift in (0.0, 8.0))
+    rows = []
+    for test in (faint, strong):
+        tables = list(predict_zero_shot_random(test, "mass", seed=0))
+        assert len({str(table["scores"].to_list()) for table in tables}) == len(tables) == 100
+        table = compute_metrics(pl.concat(tables), "main", "vindr", SECTION, 0)
+        rows.append(table.filter(metric="auroc").row(0, named=True))
+    assert all(row["value"] == pytest.approx(0.5, abs=0.12) for row in rows)
+    widths = [row["ci_high"] - row["ci_low"] for row in rows]
+    assert widths[1] > 2 * widths[0], "a finding that stands out is ranked by most directions, one way or the other"

@@ -31,6 +31,7 @@ from mammoclip.artifacts import (
 from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
 from mammoclip.evaluation.evaluate import compute_metrics
 from mammoclip.paper.inputs import Inputs, load_inputs
+from mammoclip.paper.wording import PROTOCOLS
 
 HEIGHT, WIDTH = 96, 64
 NUM_PATIENTS = 6
@@ -186,11 +187,11 @@ def _write_run(folder: Path, run: str, skill: float, evaluate: EvaluateSection) 
         images = pl.read_parquet(folder / "tabulate" / dataset / "images.parquet").sort("image_id")
         rows = []
         for task in TASKS:
-            for protocol in ("zero-shot", "probe", "probe-shuffled") if labelled else ("zero-shot",):
+            for protocol in PROTOCOLS if labelled else ("zero-shot",):
                 for number, (image_id, patient_id) in enumerate(images.select("image_id", "patient_id").rows()):
                     label = _label(task, number)
                     logits = rng.normal(size=4 if task == "density" else 2)
-                    logits[label] += skill if protocol != "probe-shuffled" else 0.0
+                    logits[label] += skill if protocol in ("zero-shot", "probe") else 0.0
                     scores = np.exp(logits) / np.exp(logits).sum()
                     truth = label if labelled else None
                     rows.append((image_id, patient_id, task, protocol, 0, truth, scores.tolist()))

@@ -42,7 +42,9 @@ def test_columns_are_the_main_run_then_the_others(inputs: Inputs, evaluate: Eval
 def test_every_task_has_every_protocol(inputs: Inputs, evaluate: EvaluateSection) -> None:
     groups = classification_grid(inputs, evaluate).groups()
     assert {group[0][1] for group in groups} == {"Mass", "Suspicious calcification", "Breast density"}
-    assert all([row[3] for row in group] == ["zero-shot", "probe", "probe-shuffled"] for group in groups)
+    assert all(
+        [row[3] for row in group] == ["zero-shot", "zero-shot-random", "probe", "probe-shuffled"] for group in groups
+    )
 
 
 def test_the_csv_holds_every_metric_in_full_precision(inputs: Inputs) -> None:
