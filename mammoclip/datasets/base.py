@@ -47,19 +47,28 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class Adapter(Protocol):
-    """Reads one data set layout. Every frame has the schema of the same name in this module."""
+    """Reads one data set layout. Every frame has the schema of the same name in this module.
+
+    An adapter inherits from this class and overrides what its data set has; what it does not have is an empty table.
+    """
 
     def files(self, root: Path) -> pl.DataFrame:
         """List every file that may be an image, and what the tables say of it; ``FILES``, sorted by path."""
 
     def findings(self, root: Path) -> pl.DataFrame:
         """Return the annotated findings with their boxes; ``FINDINGS``."""
+        del root
+        return pl.DataFrame(schema=FINDINGS)
 
     def attributes(self, root: Path) -> pl.DataFrame:
         """Return image-level labels; ``ATTRIBUTES``."""
+        del root
+        return pl.DataFrame(schema=ATTRIBUTES)
 
     def reports(self, root: Path) -> pl.DataFrame:
         """Return raw report texts; ``REPORTS``."""
+        del root
+        return pl.DataFrame(schema=REPORTS)
 
 
 def is_safe_id(identifier: str | None) -> bool:

@@ -13,7 +13,7 @@ import polars as pl
 from mammoclip.datasets import base
 
 
-class CbisDdsm:
+class CbisDdsm(base.Adapter):
     """Adapter of CBIS-DDSM exams laid out as ``<exam>/<image>.dcm``."""
 
     def files(self, root: Path) -> pl.DataFrame:
@@ -29,18 +29,3 @@ class CbisDdsm:
             },
             schema={name: dtype for name, dtype in base.FILES.items() if name in list(base.FILES)[:4]},
         ).with_columns(pl.lit(None, pl.String).alias(name) for name in list(base.FILES)[4:])
-
-    def findings(self, root: Path) -> pl.DataFrame:
-        """Return no boxes: the exams come without their annotation files."""
-        del root
-        return pl.DataFrame(schema=base.FINDINGS)
-
-    def attributes(self, root: Path) -> pl.DataFrame:
-        """Return no labels: the exams come without their annotation files."""
-        del root
-        return pl.DataFrame(schema=base.ATTRIBUTES)
-
-    def reports(self, root: Path) -> pl.DataFrame:
-        """Return no reports: CBIS-DDSM has none."""
-        del root
-        return pl.DataFrame(schema=base.REPORTS)

@@ -15,7 +15,7 @@ from mammoclip.datasets import base
 _COLUMNS = ["patient_id", "image_id", "laterality", "view", "FINDINGS", "IMPRESSION"]
 
 
-class ImageReport:
+class ImageReport(base.Adapter):
     """Adapter of a folder of DICOM files with a report table."""
 
     def files(self, root: Path) -> pl.DataFrame:
@@ -28,16 +28,6 @@ class ImageReport:
         return joined.select(pl.col(name).cast(dtype) for name, dtype in base.FILES.items()).sort(
             "path", "image_id", nulls_last=True
         )
-
-    def findings(self, root: Path) -> pl.DataFrame:
-        """Return no boxes: the layout has none."""
-        del root
-        return pl.DataFrame(schema=base.FINDINGS)
-
-    def attributes(self, root: Path) -> pl.DataFrame:
-        """Return no labels: the layout has none."""
-        del root
-        return pl.DataFrame(schema=base.ATTRIBUTES)
 
     def reports(self, root: Path) -> pl.DataFrame:
         """Return FINDINGS and IMPRESSION of each side, once where several images carry the same."""

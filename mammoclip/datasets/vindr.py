@@ -1,6 +1,7 @@
 """VinDr-Mammo 1.0: ``images/<study_id>/<image_id>.dicom`` and two annotation tables.
 
-Source: Nguyen et al., Scientific Data 2023. VinDr publishes no patient ids; one exam is one patient.
+Source: Nguyen et al., Scientific Data 2023. VinDr publishes no patient ids; one exam is one patient. It has no reports:
+training text comes from prompts about its labels.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _IMAGE_COLUMNS = ["study_id", "image_id", "laterality", "view_position", "breast
 _BOX = ["xmin", "ymin", "xmax", "ymax"]
 
 
-class VinDr:
+class VinDr(base.Adapter):
     """Adapter of VinDr-Mammo."""
 
     def files(self, root: Path) -> pl.DataFrame:
@@ -94,11 +95,6 @@ class VinDr:
             .drop_nulls("value")
             .cast(dict(base.ATTRIBUTES.items()))
         )
-
-    def reports(self, root: Path) -> pl.DataFrame:
-        """VinDr-Mammo has no reports; its training text comes from attribute prompts."""
-        del root
-        return pl.DataFrame(schema=base.REPORTS)
 
     def _images(self, root: Path) -> pl.DataFrame:
         frame = base.read_csv(root / "breast-level_annotations.csv", _IMAGE_COLUMNS)
