@@ -53,6 +53,8 @@ rule all:
         collect(rules.embed_prompts.output, run=settings.pretrain.runs),
         collect(rules.classify.output, run=settings.pretrain.runs, dataset=EVALUATED),
         rules.build_paper.output,
+    message:
+        "everything is up to date"
 
 
 rule index:
