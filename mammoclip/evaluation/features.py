@@ -33,6 +33,6 @@ def extract_features(
         ids = image_ids[start : start + batch_size]
         images = torch.from_numpy(np.stack([read_image(image_id) for image_id in ids])).to(device)
         pooled = model.model.image_features(normalise(images))
-        embedded = torch.nn.functional.normalize(model.model.image_projection(pooled), dim=-1)
-        rows.extend(zip(ids, pooled.cpu().tolist(), embedded.cpu().tolist(), strict=True))
+        embeddings = model.model.project_image(pooled)
+        rows.extend(zip(ids, pooled.cpu().tolist(), embeddings.cpu().tolist(), strict=True))
     return pl.DataFrame(rows, schema=FEATURES.schema, orient="row")

@@ -73,7 +73,11 @@ class MammoClip(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """L2-normalised embeddings (B, D) of normalised images (B, 1 or 3, H, W); one channel is repeated."""
-        return F.normalize(self.image_projection(self.image_features(images)), dim=-1)
+        return self.project_image(self.image_features(images))
+
+    def project_image(self, features: Tensor) -> Tensor:
+        """L2-normalised embeddings (B, D) of pooled features (B, C), for those who keep the features too."""
+        return F.normalize(self.image_projection(features), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """L2-normalised embeddings (B, D) of token ids and their mask, both (B, T)."""
