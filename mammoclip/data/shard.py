@@ -76,18 +76,26 @@ def write_shard(
     )
 
 
+def accounted_paths(index: pl.DataFrame, manifest: pl.DataFrame, rejects: pl.DataFrame) -> list[str]:
+    """Return, sorted, the paths of all images written or rejected; "" for an image that is not in the index.
+
+    Images are conserved when this equals the sorted paths of the index.
+    """
+    paths = dict(index.select("image_id", "path").rows())
+    return sorted([paths.get(image_id, "") for image_id in manifest["image_id"]] + rejects["path"].to_list())
+
+
 def check_conservation(index: pl.DataFrame, manifest: pl.DataFrame, rejects: pl.DataFrame) -> None:
     """Check that every indexed image was either written or rejected, once.
 
     Raises:
         ArtifactError: with the counts, if images were lost or counted twice.
     """
-    paths = dict(index.select("image_id", "path").rows())
-    accounted = [paths.get(image_id, "") for image_id in manifest["image_id"]] + rejects["path"].to_list()
-    if sorted(accounted) != sorted(paths.values()):
+    accounted = accounted_paths(index, manifest, rejects)
+    if accounted != sorted(index["path"]):
         raise ArtifactError(
             f"shards do not conserve images: {len(index)} indexed, {len(manifest)} written, {len(rejects)} rejected, "
-            f"{len(set(accounted) & set(paths.values()))} of the indexed among them; "
+            f"{len(set(accounted) & set(index['path']))} of the indexed among them; "
             "delete the shards and rerun the stage"
         )
 

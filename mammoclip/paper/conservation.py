@@ -9,6 +9,7 @@ import polars as pl
 from pydicom.uid import UID
 
 from mammoclip.artifacts import REJECT_REASONS
+from mammoclip.data.shard import accounted_paths
 from mammoclip.errors import ArtifactError
 from mammoclip.paper.inputs import DatasetTables
 
@@ -57,15 +58,13 @@ def balance_books(tables: DatasetTables) -> Conservation:
             f"data set {tables.name!r}: {len(files)} rows of index and rejects speak of {files.n_unique()} files; "
             "rerun the index stage"
         )
-    rejected_shard = tables.shard_rejects["path"]
-    rejected_ids = tables.index.filter(pl.col("path").is_in(rejected_shard.implode()))["image_id"]
-    accounted = pl.concat([tables.manifest["image_id"], rejected_ids])
-    if len(rejected_ids) != len(rejected_shard) or _differ(accounted, tables.index["image_id"]):
+    accounted = accounted_paths(tables.index, tables.manifest, tables.shard_rejects)
+    if accounted != sorted(tables.index["path"]):
         raise ArtifactError(
             f"data set {tables.name!r}: {len(tables.index)} images indexed, {len(tables.manifest)} written and "
-            f"{len(rejected_shard)} rejected do not add up; rerun the shard stage"
+            f"{len(tables.shard_rejects)} rejected do not add up; rerun the shard stage"
         )
-    if _differ(tables.images["image_id"], tables.manifest["image_id"]):
+    if sorted(tables.images["image_id"]) != sorted(tables.manifest["image_id"]):
         raise ArtifactError(
             f"data set {tables.name!r}: {len(tables.manifest)} images written, {len(tables.images)} tabulated, "
             "and they should be the same; rerun the tabulate stage"
@@ -74,7 +73,7 @@ def balance_books(tables: DatasetTables) -> Conservation:
         dataset=tables.name,
         num_found=len(files),
         num_rejected_index=len(rejected_index),
-        num_rejected_shard=len(rejected_shard),
+        num_rejected_shard=len(tables.shard_rejects),
         num_written=len(tables.manifest),
         num_missing=len(tables.index_rejects) - len(rejected_index),
         rejects=[*_count_rejects(tables.index_rejects), *_count_rejects(tables.shard_rejects)],
@@ -88,10 +87,6 @@ def balance_books(tables: DatasetTables) -> Conservation:
         ],
         counts=_count_images(tables),
     )
-
-
-def _differ(left: pl.Series, right: pl.Series) -> bool:
-    return not left.sort().equals(right.sort())
 
 
 def _count_rejects(rejects: pl.DataFrame) -> list[RejectCount]:
