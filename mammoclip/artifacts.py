@@ -7,10 +7,9 @@ which file, which column, what was expected and what was found.
 
 from __future__ import annotations
 
-import os
-import tempfile
+import errno
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,9 @@ REJECT_REASONS = {
     "not_dicom": "the file is not a DICOM file",
     "unreadable_header": "the DICOM header cannot be parsed",
     "no_pixel_data": "the DICOM file has no pixel data",
-    "multi_frame": "several frames (tomosynthesis or cine); one 2D image was expected",
+    "tomosynthesis": "a tomosynthesis or its projections; one 2D image was expected",
+    "multi_frame": "several frames; one 2D image was expected",
+    "too_large": "more pixels than any mammogram has",
     "not_mammography": "the modality is not MG",
     "missing_laterality": "no attribute says left or right",
     "missing_view": "no attribute names the view",
@@ -33,6 +34,8 @@ REJECT_REASONS = {
     "constant_image": "all pixels are equal",
     "no_breast": "no breast was found",
     "unsafe_id": "an identifier holds characters that a file name may not",
+    "worker_crashed": "the process that worked on the file died, twice",
+    "time_limit": "the file took longer than the time limit, twice",
 }
 
 
@@ -74,11 +77,16 @@ _IDS = {
 
 INDEX = Table(
     "index",
-    1,
+    2,
     {
         **_IDS,
         "laterality_source": Column(pl.String, "DICOM keyword or table that named the side"),
         "view_source": Column(pl.String, "DICOM keyword or table that named the view"),
+        "magnification": Column(pl.Boolean, "magnification view: part of the breast, enlarged"),
+        "spot_compression": Column(pl.Boolean, "spot compression view: part of the breast"),
+        "implant": Column(pl.Boolean, "BreastImplantPresent", nullable=True),
+        "implant_displaced": Column(pl.Boolean, "view with the implant pushed back (Eklund)"),
+        "synthetic_2d": Column(pl.Boolean, "2D image computed from a tomosynthesis"),
         "path": Column(pl.String, "file, relative to the root of the data set"),
         "transfer_syntax": Column(pl.String, "TransferSyntaxUID"),
         "rows": Column(pl.Int32, "Rows, pixels"),
@@ -106,7 +114,7 @@ REJECTS = Table(
 
 MANIFEST = Table(
     "manifest",
-    1,
+    2,
     {
         "image_id": Column(pl.String, "image"),
         "shard": Column(pl.String, "file name of the tar that holds <image_id>.png (a dot of the id is written %2E)"),
@@ -118,14 +126,21 @@ MANIFEST = Table(
         "crop_bottom": Column(pl.Int32, "crop box, half-open, in stored pixels"),
         "crop_left": Column(pl.Int32, "crop box, half-open, in stored pixels"),
         "crop_right": Column(pl.Int32, "crop box, half-open, in stored pixels"),
-        "mode": Column(pl.String, "grey-scale recipe and crop: compat or strict"),
+        "scale_x": Column(pl.Float64, "PNG pixels per stored pixel: x_png = (x - crop_left) * scale_x + pad_left"),
+        "scale_y": Column(pl.Float64, "PNG pixels per stored pixel: y_png = (y - crop_top) * scale_y + pad_top"),
+        "pad_left": Column(pl.Int32, "columns of background left of the crop, PNG pixels"),
+        "pad_top": Column(pl.Int32, "rows of background above the crop, PNG pixels"),
+        "grayscale": Column(pl.String, "grey-scale recipe: compat (as released) or strict (as the standard says)"),
+        "crop": Column(pl.String, "breast crop: compat (as released) or strict (contour)"),
+        "geometry": Column(pl.String, "stretch, or pad: one scale for both axes"),
+        "bits": Column(pl.Int32, "bits of a PNG sample: 8 or 16"),
         "png_sha256": Column(pl.String, "SHA-256 of the PNG"),
     },
 )
 
 IMAGES = Table(
     "images",
-    1,
+    2,
     {
         **_IDS,
         "split": Column(pl.String, "train, validation or test; one split per patient"),
@@ -269,15 +284,19 @@ METRICS = Table(
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    # One name, so that what a killed process left behind is overwritten by the next.
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ArtifactError(f"{path} cannot be written: the disk is full; make room and rerun") from None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_table(frame: pl.DataFrame, table: Table, path: Path) -> None:

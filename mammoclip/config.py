@@ -79,13 +79,30 @@ class ShardSection(Section):
     """DICOM to cropped PNG shards."""
 
     mode: Mode = Field(
-        default="strict", description="grey-scale recipe and crop: as released (compat) or as it should be"
+        default="strict", description="grey scale and breast crop: as released (compat) or as it should be"
     )
+    grayscale: Mode | None = Field(
+        default=None,
+        description="grey scale alone: the released one (compat, which the released weights need) or the standard's; "
+        "null: as mode",
+    )
+    geometry: Literal["stretch", "pad"] = Field(
+        default="stretch", description="stretch the crop to the PNG (paper), or keep its aspect ratio and pad"
+    )
+    bits: Literal[8, 16] = Field(default=8, description="bits of a PNG sample; 16 with the strict grey scale only")
     height_px: PositiveInt = Field(default=1520, description="height of the PNG, in pixels (paper: 1520)")
     width_px: PositiveInt = Field(default=912, description="width of the PNG, in pixels (paper: 912)")
     num_shards: PositiveInt = Field(
         default=64, description="shards per data set; a study belongs to hash(study_id) % num_shards"
     )
+    time_limit_s: PositiveFloat = Field(
+        default=120.0, description="longest conversion of one image, in seconds; slower ones are rejected"
+    )
+
+    def model_post_init(self, __context: Any) -> None:
+        """Check that the bits fit the grey scale."""
+        if self.bits == 16 and (self.grayscale or self.mode) == "compat":
+            raise ConfigError("shard.bits: the released grey scale (compat) has 8 bits; set grayscale: strict for 16")
 
 
 class TabulateSection(Section):

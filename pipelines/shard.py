@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mammoclip.artifacts import INDEX, MANIFEST, REJECTS, read_table, write_table
 from mammoclip.config import Dataset, ShardSection, resolve_source
-from mammoclip.data.shard import Recipe, select_shard, write_shard
+from mammoclip.data.shard import select_shard, write_shard
+from mammoclip.dicom import Recipe
 from pipelines.command import run_stage, section_argument
 
 log = logging.getLogger("mammoclip.shard")
@@ -18,9 +19,18 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the tar, its manifest and its rejects."""
     config = arguments.config
     index = select_shard(read_table(INDEX, arguments.index), arguments.shard, config.num_shards)
-    recipe = Recipe(config.mode, config.height_px, config.width_px)
+    recipe = Recipe(
+        grayscale=config.grayscale or config.mode,
+        crop=config.mode,
+        geometry=config.geometry,
+        height_px=config.height_px,
+        width_px=config.width_px,
+        bits=config.bits,
+    )
     root = Path(resolve_source(arguments.dataset_config.root))
-    manifest, rejects = write_shard(index, root, arguments.dataset, arguments.tar, recipe, arguments.threads)
+    manifest, rejects = write_shard(
+        index, root, arguments.dataset, arguments.tar, recipe, arguments.threads, config.time_limit_s
+    )
     log.info("shard %s/%s: %d images, %d rejected", arguments.dataset, arguments.shard, len(manifest), len(rejects))
     write_table(rejects, REJECTS, arguments.rejects)
     write_table(manifest, MANIFEST, arguments.manifest)

@@ -43,10 +43,12 @@ rule index_dataset:
         mem_mb=4000,
         runtime=240,
     params:
-        stage="index-v1",
+        stage="index-v2",
         config=dataset_section,
+        work=f"{RESULTS}/.work/index/{{dataset}}",
     message:
         "index: {wildcards.dataset}"
     shell:
         "python -m pipelines.index --config {params.config:q} --dataset {wildcards.dataset}"
-        " --index {output.index:q} --rejects {output.rejects:q} --threads {threads} --log {log:q}"
+        " --index {output.index:q} --rejects {output.rejects:q} --work {params.work:q}"
+        " --threads {threads} --log {log:q}"

@@ -17,7 +17,7 @@ rule crop_shard:
         mem_mb=8000,
         runtime=240,
     params:
-        stage="shard-v1",
+        stage="shard-v2",
         config=section(settings.shard),
         dataset=dataset_section,
     message:

@@ -20,7 +20,7 @@ rule tabulate_dataset:
         mem_mb=8000,
         runtime=60,
     params:
-        stage="tabulate-v1",
+        stage="tabulate-v2",
         config=section(settings.tabulate),
         dataset=dataset_section,
         seed=settings.seed,

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mammoclip.artifacts import ATTRIBUTES, BREASTS, FINDINGS, IMAGES, REPORTS
-from mammoclip.dicom import CropBox, boxes_to_crop, boxes_to_crop_compat
+from mammoclip.dicom import CropBox, Placement
 from mammoclip.errors import DatasetError
 from mammoclip.text import Mode, PromptGrammar, clean_sentences, normalise_birads, side_text, split_report
 
@@ -60,7 +60,10 @@ def tabulate_dataset(raw: RawTables, dataset: str, mode: Mode, fractions: SplitF
     }
     # The sections' names are in the order of a report; the order within each stays.
     texts = reports.sort("section", maintain_order=True)
-    tables["breasts"] = _breasts(images, texts if len(texts) else prompt_texts(images, attributes, fractions.seed))
+    # A magnification or spot view shows part of a breast: it is an image, but no CC or MLO of a pair.
+    partial = raw.index.filter(pl.col("magnification") | pl.col("spot_compression"))
+    full_field = images.join(partial, on="image_id", how="anti")
+    tables["breasts"] = _breasts(full_field, texts if len(texts) else prompt_texts(images, attributes, fractions.seed))
     return tables
 
 
@@ -106,12 +109,12 @@ def _findings(raw: RawTables, images: pl.DataFrame, mode: Mode) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     for row in boxes.sort("image_id", "finding", *_BOX).iter_rows(named=True):
         crop = CropBox(row["crop_top"], row["crop_bottom"], row["crop_left"], row["crop_right"])
-        size = (row["height_px"], row["width_px"])
+        placement = Placement(crop, row["scale_x"], row["scale_y"], row["pad_left"], row["pad_top"])
         box = np.array([[row[name] for name in _BOX]], np.float64)
         if mode == "compat":
-            moved = boxes_to_crop_compat(box, (row["rows"], row["columns"]), crop, size)
+            moved = placement.boxes_to_png_compat(box, (row["rows"], row["columns"]))
         else:
-            moved, kept = boxes_to_crop(box, crop, size)
+            moved, kept = placement.boxes_to_png(box)
             if not kept.any():
                 continue
         coordinates = dict(zip(_BOX, moved[0].tolist(), strict=True))

@@ -1,17 +1,28 @@
-"""DICOM mammograms to 8-bit crops: arrays in, arrays out."""
+"""DICOM mammograms to cropped PNGs: arrays in, arrays out."""
 
-from mammoclip.dicom.crop import find_breast, to_png_array
-from mammoclip.dicom.geometry import CropBox, boxes_to_crop, boxes_to_crop_compat, boxes_to_image
+from mammoclip.dicom.convert import (
+    Converted,
+    Recipe,
+    convert,
+    convert_file,
+    convert_or_reject,
+    find_breast,
+    to_png_array,
+)
+from mammoclip.dicom.geometry import CropBox, Placement
 from mammoclip.dicom.header import MammogramHeader, read_header
 from mammoclip.dicom.pixels import Mammogram, read_mammogram
 
 __all__ = [
+    "Converted",
     "CropBox",
     "Mammogram",
     "MammogramHeader",
-    "boxes_to_crop",
-    "boxes_to_crop_compat",
-    "boxes_to_image",
+    "Placement",
+    "Recipe",
+    "convert",
+    "convert_file",
+    "convert_or_reject",
     "find_breast",
     "read_header",
     "read_mammogram",

@@ -10,39 +10,53 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
-from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    BreastProjectionXRayImageStorageForPresentation,
+    BreastProjectionXRayImageStorageForProcessing,
+    BreastTomosynthesisImageStorage,
+)
 
+from mammoclip.dicom.view import read_laterality, read_view
 from mammoclip.errors import RejectedInput
 
-_VIEWS = ("MLO", "CC", "LMO", "XCCL", "XCCM", "ML", "LM", "AT", "SIO", "ISO", "FB", "CV")
-# Code meanings of ViewCodeSequence (0054,0220), DICOM PS3.16 CID 4014.
-_VIEW_MEANINGS = {
-    "cranio-caudal": "CC",
-    "medio-lateral oblique": "MLO",
-    "medio-lateral": "ML",
-    "latero-medial": "LM",
-    "latero-medial oblique": "LMO",
-    "caudo-cranial (from below)": "FB",
-}
 _PIXEL_DATA = frozenset(Tag(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
-_HEADER_KEYWORDS = [
-    "Modality",
-    "Manufacturer",
-    "PresentationIntentType",
-    "ImageLaterality",
-    "Laterality",
-    "SharedFunctionalGroupsSequence",
-    "ViewPosition",
-    "ViewCodeSequence",
-    "PatientOrientation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsStored",
-    "PhotometricInterpretation",
+_HEADER_TAGS = [
+    Tag(keyword)
+    for keyword in (
+        "SOPClassUID",
+        "ImageType",
+        "Modality",
+        "Manufacturer",
+        "PresentationIntentType",
+        "ImageLaterality",
+        "Laterality",
+        "SharedFunctionalGroupsSequence",
+        "ViewPosition",
+        "ViewCodeSequence",
+        "PatientOrientation",
+        "EstimatedRadiographicMagnificationFactor",
+        "BreastImplantPresent",
+        "NumberOfFrames",
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "PhotometricInterpretation",
+    )
 ]
+_TOMOSYNTHESIS = frozenset(
+    (
+        BreastTomosynthesisImageStorage,
+        BreastProjectionXRayImageStorageForPresentation,
+        BreastProjectionXRayImageStorageForProcessing,
+    )
+)
+_SYNTHETIC = frozenset(("GENERATED_2D", "TOMO_2D"))
+"""Values of ImageType (0008,0008) that name a 2D image computed from a tomosynthesis; the second is a vendor's."""
+MAX_PIXELS = 100_000_000
+"""Rows x Columns above which an image is refused before anything is allocated: three times the largest film scan."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,11 @@ class MammogramHeader:
     laterality_source: str | None
     view: str | None  # CC, MLO, ...
     view_source: str | None
+    magnification: bool
+    spot_compression: bool
+    implant: bool | None  # None: the header does not say
+    implant_displaced: bool
+    synthetic_2d: bool
     transfer_syntax: str
     rows: int
     columns: int
@@ -65,12 +84,13 @@ class MammogramHeader:
 def read_header(path: Path) -> MammogramHeader:
     """Read the header of a DICOM file up to its pixel data.
 
-    Laterality: ImageLaterality (0020,0062), else Laterality (0020,0060), else FrameLaterality (0020,9072) in the shared
-    functional groups. View: ViewPosition (0018,5101), else ViewCodeSequence (0054,0220), else PatientOrientation
-    (0020,0020) where it names a view, as in CBIS-DDSM. What is absent is None.
+    Side and view: ``view.read_laterality`` and ``view.read_view``. BreastImplantPresent (0028,1300) tells of an
+    implant. A 2D image computed from a tomosynthesis is kept with a flag, the tomosynthesis itself is rejected. What
+    is absent is None.
 
     Raises:
-        RejectedInput: not_dicom, unreadable_header, not_mammography, multi_frame or no_pixel_data.
+        RejectedInput: not_dicom, unreadable_header, not_mammography, tomosynthesis, multi_frame, too_large or
+            no_pixel_data.
     """
     seen: list[BaseTag] = []
 
@@ -81,10 +101,18 @@ def read_header(path: Path) -> MammogramHeader:
         return tag in _PIXEL_DATA
 
     with rejecting("unreadable_header", "the header cannot be parsed"), path.open("rb") as file:
-        dataset = pydicom.filereader.read_partial(
-            file, stop_when=at_pixel_data, specific_tags=[t for k in _HEADER_KEYWORDS if (t := tag_for_keyword(k))]
-        )
+        dataset = pydicom.filereader.read_partial(file, stop_when=at_pixel_data, specific_tags=list(_HEADER_TAGS))
         return _to_header(dataset, has_pixels=bool(seen))
+
+
+def check_size(rows: int, columns: int) -> None:
+    """Refuse an image of more than ``MAX_PIXELS``.
+
+    Raises:
+        RejectedInput: too_large.
+    """
+    if rows * columns > MAX_PIXELS:
+        raise RejectedInput("too_large", f"{rows} x {columns} pixels; no mammogram has more than {MAX_PIXELS:,}")
 
 
 @contextmanager
@@ -123,20 +151,30 @@ def _pydicom_silenced() -> Iterator[None]:
 
 
 def _to_header(dataset: pydicom.Dataset, has_pixels: bool) -> MammogramHeader:
-    modality = dataset.get("Modality")
-    if modality != "MG":
+    if dataset.get("Modality") != "MG":
         raise RejectedInput("not_mammography", "the modality should be MG")
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
+    image_type = dataset.get("ImageType") or []
+    synthetic = not _SYNTHETIC.isdisjoint([image_type] if isinstance(image_type, str) else image_type)
+    num_frames = int(dataset.get("NumberOfFrames") or 1)
+    if dataset.get("SOPClassUID") in _TOMOSYNTHESIS and not (synthetic and num_frames == 1):
+        raise RejectedInput("tomosynthesis", "one 2D image was expected, the file holds a tomosynthesis")
+    if num_frames > 1:
         raise RejectedInput("multi_frame", "one 2D image was expected, the file has several frames")
     if not has_pixels or "Rows" not in dataset or "Columns" not in dataset:
         raise RejectedInput("no_pixel_data", "the file ends before any pixel data")
-    laterality, laterality_source = _laterality(dataset)
-    view, view_source = _view(dataset)
+    check_size(int(dataset.Rows), int(dataset.Columns))
+    laterality, laterality_source = read_laterality(dataset)
+    view = read_view(dataset, laterality)
     return MammogramHeader(
         laterality=laterality,
         laterality_source=laterality_source,
-        view=view,
-        view_source=view_source,
+        view=view.view,
+        view_source=view.source,
+        magnification=view.magnification,
+        spot_compression=view.spot_compression,
+        implant={"YES": True, "NO": False}.get(str(dataset.get("BreastImplantPresent") or "")),
+        implant_displaced=view.implant_displaced,
+        synthetic_2d=synthetic,
         transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
@@ -145,29 +183,3 @@ def _to_header(dataset: pydicom.Dataset, has_pixels: bool) -> MammogramHeader:
         manufacturer=str(dataset.get("Manufacturer") or "") or None,
         presentation_intent=str(dataset.get("PresentationIntentType") or "") or None,
     )
-
-
-def _laterality(dataset: pydicom.Dataset) -> tuple[str | None, str | None]:
-    for keyword in ("ImageLaterality", "Laterality"):
-        if dataset.get(keyword) in ("L", "R"):
-            return str(dataset[keyword].value), keyword
-    for group in dataset.get("SharedFunctionalGroupsSequence") or []:
-        for anatomy in group.get("FrameAnatomySequence") or []:
-            if anatomy.get("FrameLaterality") in ("L", "R"):
-                return str(anatomy.FrameLaterality), "FrameLaterality"
-    return None, None
-
-
-def _view(dataset: pydicom.Dataset) -> tuple[str | None, str | None]:
-    position = str(dataset.get("ViewPosition") or "").upper()
-    if position in _VIEWS:
-        return position, "ViewPosition"
-    for code in dataset.get("ViewCodeSequence") or []:
-        view = _VIEW_MEANINGS.get(str(code.get("CodeMeaning") or "").lower())
-        if view:
-            return view, "ViewCodeSequence"
-    orientation = dataset.get("PatientOrientation")
-    named = orientation if isinstance(orientation, str) else "/".join(orientation or [])
-    if named.upper() in _VIEWS:
-        return named.upper(), "PatientOrientation"
-    return None, None

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
-import tomllib
 import yaml
 
 from mammoclip.documentation import TABLES, generated_files

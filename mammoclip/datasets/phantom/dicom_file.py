@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     DigitalMammographyXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -122,11 +123,17 @@ def write_dicom(path: Path, ds: Dataset, pixels: npt.NDArray[np.uint16], patient
     elif patient.syntax == "rle":
         ds.compress(RLELossless, generate_instance_uid=False)
     elif patient.syntax == "jpeg_2000":
-        ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+        frame = imagecodecs.jpeg2k_encode(
+            pixels, reversible=True, codecformat="j2k", bitspersample=patient.bits_stored, numthreads=1
+        )
+        _encapsulate(ds, frame, JPEG2000Lossless)
     elif patient.syntax == "jpeg_lossless":
-        frame = imagecodecs.ljpeg_encode(pixels, bitspersample=patient.bits_stored)
-        ds.PixelData = encapsulate([bytes(frame)])
-        ds["PixelData"].VR = "OB"
-        ds["PixelData"].is_undefined_length = True
-        ds.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+        _encapsulate(ds, imagecodecs.ljpeg_encode(pixels, bitspersample=patient.bits_stored), JPEGLosslessSV1)
     ds.save_as(path, enforce_file_format=True)
+
+
+def _encapsulate(ds: Dataset, frame: bytes | bytearray, syntax: UID) -> None:
+    ds.PixelData = encapsulate([bytes(frame)])
+    ds["PixelData"].VR = "OB"
+    ds["PixelData"].is_undefined_length = True
+    ds.file_meta.TransferSyntaxUID = syntax

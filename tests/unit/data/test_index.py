@@ -33,7 +33,7 @@ def a_file(cohort: Any, tmp_path: Path) -> Path:
 
 
 def index(adapter: Any, root: Path, split: str | None = None) -> Indexed:
-    indexed = index_dataset(adapter, root, "d", split, 1)
+    indexed = index_dataset(adapter, root, "d", split, 1, root / "work")
     for frame, table in ((indexed.index, INDEX), (indexed.rejects, REJECTS)):
         write_table(frame, table, root / f"{table.name}.parquet")  # both must be what the stage can write
     return indexed
@@ -83,15 +83,15 @@ def test_the_tables_are_in_a_fixed_order(cohort: Any) -> None:
     assert cohort.indexed.rejects["path"].is_sorted()
 
 
-def test_the_result_does_not_depend_on_the_number_of_processes(cohort: Any) -> None:
-    again = index_dataset(Phantom(), cohort.root, "phantom", None, 2)
+def test_the_result_does_not_depend_on_the_number_of_processes(cohort: Any, tmp_path: Path) -> None:
+    again = index_dataset(Phantom(), cohort.root, "phantom", None, 2, tmp_path)
     assert_frame_equal(again.index, cohort.index)
     assert_frame_equal(again.rejects, cohort.indexed.rejects)
 
 
-def test_the_configured_split_replaces_the_data_sets_own(cohort: Any) -> None:
+def test_the_configured_split_replaces_the_data_sets_own(cohort: Any, tmp_path: Path) -> None:
     assert set(cohort.index["split"]) == {"train", "test"}
-    assert set(index_dataset(Phantom(), cohort.root, "phantom", "test", 1).index["split"]) == {"test"}
+    assert set(index_dataset(Phantom(), cohort.root, "phantom", "test", 1, tmp_path).index["split"]) == {"test"}
 
 
 def test_the_table_names_the_side_before_the_header_does(a_file: Path) -> None:
@@ -176,12 +176,12 @@ def test_a_data_set_without_rejects_has_an_empty_table_of_them(a_file: Path) -> 
 
 def test_a_missing_root_names_the_key_to_set(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"'d'.*nowhere.*set datasets\.d\.root"):
-        index_dataset(Phantom(), tmp_path / "nowhere", "d", None, 1)
+        index_dataset(Phantom(), tmp_path / "nowhere", "d", None, 1, tmp_path)
 
 
 def test_no_file_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no image file was found for data set 'd'"):
-        index_dataset(Listing(), tmp_path, "d", None, 1)
+        index_dataset(Listing(), tmp_path, "d", None, 1, tmp_path)
 
 
 def test_no_row_or_reject_holds_what_the_headers_call_the_patient(cohort: Any) -> None:

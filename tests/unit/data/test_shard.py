@@ -1,6 +1,5 @@
 import hashlib
 import json
-import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -16,9 +15,11 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from mammoclip.artifacts import MANIFEST, REJECTS, write_table
-from mammoclip.data.shard import Recipe, check_conservation, select_shard, shard_of, write_shard
-from mammoclip.dicom import read_mammogram, to_png_array
+from mammoclip.data.shard import check_conservation, select_shard, shard_of, write_shard
+from mammoclip.dicom import Recipe, convert_file
 from mammoclip.errors import ArtifactError
+
+SMALL = Recipe("strict", "strict", "stretch", 32, 16)
 
 
 def decode(png: bytes) -> np.ndarray:
@@ -46,20 +47,37 @@ def test_the_manifests_offsets_point_at_the_png(cohort: Any, sharded: Any) -> No
         image = decode(png)
         assert image.dtype == np.uint8
         assert image.shape == (row["height_px"], row["width_px"]) == (96, 64)
-        expected, crop = to_png_array(read_mammogram(cohort.root / paths[row["image_id"]]), "strict", (96, 64))
-        np.testing.assert_array_equal(image, expected)
+        expected = convert_file(cohort.root / paths[row["image_id"]], sharded.recipe)
+        assert png == expected.png
+        crop, *placed = expected.placement
         assert crop == (row["crop_top"], row["crop_bottom"], row["crop_left"], row["crop_right"])
-        assert (row["mode"], row["shard"]) == ("strict", "00000.tar")
+        assert placed == [row[name] for name in ("scale_x", "scale_y", "pad_left", "pad_top")]
+        assert [row[name] for name in ("grayscale", "crop", "geometry", "bits", "shard")] == [
+            *("strict", "strict", "stretch", 8, "00000.tar")
+        ]
 
 
-def test_the_mode_decides_the_pixels(cohort: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("compat", "compat", "stretch", 96, 64),
+        Recipe("compat", "strict", "pad", 96, 64),
+        Recipe("strict", "compat", "pad", 40, 90, bits=16),
+    ],
+)
+def test_the_recipe_decides_the_pixels(cohort: Any, tmp_path: Path, recipe: Recipe) -> None:
     index = cohort.index.head(2)
-    manifest, _ = write_shard(index, cohort.root, "d", tmp_path / "c.tar", Recipe("compat", 96, 64), 1)
+    manifest, _ = write_shard(index, cohort.root, "d", tmp_path / "c.tar", recipe, 1, 60.0)
     content = (tmp_path / "c.tar").read_bytes()
     for row, path in zip(manifest.iter_rows(named=True), index["path"], strict=True):
-        expected, _ = to_png_array(read_mammogram(cohort.root / path), "compat", (96, 64))
-        np.testing.assert_array_equal(decode(content[row["offset"] : row["offset"] + row["length"]]), expected)
-        assert row["mode"] == "compat"
+        png = content[row["offset"] : row["offset"] + row["length"]]
+        assert png == convert_file(cohort.root / path, recipe).png
+        image = decode(png)
+        assert image.dtype == (np.uint16 if recipe.bits == 16 else np.uint8)
+        assert image.shape == (row["height_px"], row["width_px"]) == (recipe.height_px, recipe.width_px)
+        assert [row[name] for name in ("grayscale", "crop", "geometry", "bits")] == [
+            *(recipe.grayscale, recipe.crop, recipe.geometry, recipe.bits)
+        ]
 
 
 def test_the_tar_is_a_web_dataset(cohort: Any, sharded: Any) -> None:
@@ -73,9 +91,8 @@ def test_the_tar_is_a_web_dataset(cohort: Any, sharded: Any) -> None:
         sidecar = json.loads(sample["json"])
         assert sidecar["image_id"] == sample["__key__"]
         assert (sidecar["laterality"], sidecar["view"]) == sides[sample["__key__"]]
-        assert all(
-            sidecar[name] == row[name] for name in ("crop_top", "crop_bottom", "crop_left", "crop_right", "mode")
-        )
+        assert sidecar.keys() - {"laterality", "view"} == row.keys() - {"shard", "offset", "length"}
+        assert all(sidecar[name] == row[name] for name in sidecar.keys() & row.keys())
 
 
 @pytest.mark.parametrize(
@@ -86,7 +103,7 @@ def test_image_ids_with_dots_or_of_any_length_stay_samples_of_their_own(
 ) -> None:
     index = cohort.index.head(2).with_columns(image_id=pl.Series(ids))
     tar = tmp_path / "00000.tar"
-    manifest, _ = write_shard(index, cohort.root, "d", tar, Recipe("strict", 32, 16), 1)
+    manifest, _ = write_shard(index, cohort.root, "d", tar, SMALL, 1, 60.0)
     samples = list(webdataset.WebDataset(str(tar), shardshuffle=False))
     assert [json.loads(sample["json"])["image_id"] for sample in samples] == ids
     assert len({sample["__key__"] for sample in samples}) == 2
@@ -100,7 +117,10 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(cohort: Any, sharded
     results = {}
     for processes in (1, 2):
         tar = tmp_path / str(processes) / "00000.tar"
-        results[processes] = (*write_shard(rows, cohort.root, "d", tar, sharded.recipe, processes), tar.read_bytes())
+        results[processes] = (
+            *write_shard(rows, cohort.root, "d", tar, sharded.recipe, processes, 60.0),
+            tar.read_bytes(),
+        )
     assert results[1][2] == results[2][2]
     assert_frame_equal(results[1][0], results[2][0])
     assert_frame_equal(results[1][1], results[2][1])
@@ -115,7 +135,7 @@ def test_nothing_of_time_or_user_is_in_the_tar(sharded: Any) -> None:
 
 def test_broken_files_are_rejected_and_leave_no_trace_in_the_tar(cohort: Any, tmp_path: Path) -> None:
     rows = pl.concat([broken_rows(cohort), cohort.index.tail(1)])
-    manifest, rejects = write_shard(rows, cohort.root, "d", tmp_path / "00000.tar", Recipe("strict", 32, 16), 1)
+    manifest, rejects = write_shard(rows, cohort.root, "d", tmp_path / "00000.tar", SMALL, 1, 60.0)
     what = dict(pl.read_csv(cohort.root / "broken_files.csv").select("path", "what").rows())
     assert {what[path]: reason for path, reason in rejects.select("path", "reason").rows()} == {
         "truncated": "undecodable",
@@ -133,25 +153,26 @@ def test_broken_files_are_rejected_and_leave_no_trace_in_the_tar(cohort: Any, tm
 
 
 def test_a_file_that_went_away_is_rejected(cohort: Any, tmp_path: Path) -> None:
-    _, rejects = write_shard(cohort.index.head(1), tmp_path, "d", tmp_path / "00000.tar", Recipe("strict", 32, 16), 1)
+    _, rejects = write_shard(
+        cohort.index.head(1),
+        tmp_path,
+        "d",
+        tmp_path / "00000.tar",
+        SMALL,
+        1,
+        60.0,
+    )
     assert rejects["reason"].to_list() == ["unreadable_header"]
 
 
 def test_a_shard_without_images_is_an_empty_tar(cohort: Any, tmp_path: Path) -> None:
     manifest, rejects = write_shard(
-        cohort.index.head(0), cohort.root, "d", tmp_path / "0.tar", Recipe("strict", 9, 9), 1
+        cohort.index.head(0), cohort.root, "d", tmp_path / "0.tar", Recipe("strict", "strict", "stretch", 9, 9), 1, 60.0
     )
     assert (manifest.schema, rejects.schema) == (MANIFEST.schema, REJECTS.schema)
     assert len(manifest) == len(rejects) == 0
     with tarfile.open(tmp_path / "0.tar") as tar:
         assert tar.getnames() == []
-
-
-def test_an_error_leaves_no_half_shard(cohort: Any, tmp_path: Path) -> None:
-    shutil.copytree(cohort.root / "images", tmp_path / "images")
-    with pytest.raises(ValueError, match="expected 'compat' or 'strict'"):
-        write_shard(cohort.index.head(2), cohort.root, "d", tmp_path / "out" / "0.tar", Recipe("loose", 9, 9), 1)
-    assert not (tmp_path / "out" / "0.tar").exists()
 
 
 @settings(deadline=None)

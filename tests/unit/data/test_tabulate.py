@@ -21,7 +21,8 @@ TABLES = {table.name: table for table in vars(artifacts).values() if isinstance(
 # The crop of every image: rows 10 to 110, columns 20 to 70, stored as 200 x 100 pixels, so that all doubles.
 PLACE = {
     "shard": "00000.tar", "offset": 512, "length": 9, "height_px": 200, "width_px": 100, "crop_top": 10,
-    "crop_bottom": 110, "crop_left": 20, "crop_right": 70, "mode": "strict", "png_sha256": "0",
+    "crop_bottom": 110, "crop_left": 20, "crop_right": 70, "scale_x": 2.0, "scale_y": 2.0, "pad_left": 0, "pad_top": 0,
+    "grayscale": "strict", "crop": "strict", "geometry": "stretch", "bits": 8, "png_sha256": "0",
 }  # fmt: skip
 
 

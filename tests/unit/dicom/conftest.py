@@ -30,9 +30,9 @@ class PhantomImage:
         shape, (rows, columns) = self.exam.images[self.number].shape, self.pixels.shape
         row = np.arange(rows, dtype=np.float32)[:, None]
         column = np.arange(columns, dtype=np.float32)[None, :]
-        drawn = shape.outline(column, row) < 0.95
+        drawn = shape.outline(column, row) < 1
         if shape.pectoral_rows_px:
-            drawn |= column / shape.pectoral_columns_px + row / shape.pectoral_rows_px < 0.95
+            drawn |= column / shape.pectoral_columns_px + row / shape.pectoral_rows_px < 1
         if self.exam.images[self.number].traits.laterality == "R":
             drawn = drawn[:, ::-1]
         ys, xs = np.nonzero(drawn)

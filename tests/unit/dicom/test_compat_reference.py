@@ -1,6 +1,7 @@
 """``compat`` against a slow transcription of section 1 of the method's description: plain loops, one fact per line."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mammoclip.dicom import Mammogram, find_breast, read_mammogram, to_png_array
+from mammoclip.dicom import Mammogram, Recipe, convert, find_breast, read_mammogram, to_png_array
 from mammoclip.dicom.crop import compat_indices
-from mammoclip.dicom.grayscale import to_uint8_compat
+from mammoclip.dicom.grayscale import compat_grey_scale, drop_border
 from mammoclip.errors import RejectedInput
 
 
@@ -60,14 +61,21 @@ def reference_indices(grey: np.ndarray) -> tuple[list[int], list[int]]:
     return rows, columns
 
 
-def reference_png_array(mammogram: Mammogram) -> np.ndarray:
+def reference_png_array(mammogram: Mammogram, size: tuple[int, int] = (912, 1520)) -> np.ndarray:
     grey = reference_grey(mammogram.pixels, mammogram.photometric)
     rows, columns = reference_indices(grey)
-    return cv2.resize(grey[rows][:, columns], (912, 1520), interpolation=cv2.INTER_AREA)
+    return cv2.resize(grey[rows][:, columns], size, interpolation=cv2.INTER_AREA)
+
+
+COMPAT = Recipe("compat", "compat", "stretch", 1520, 912)
+
+
+def compat_grey(mammogram: Mammogram) -> np.ndarray:
+    return compat_grey_scale(mammogram)(drop_border(mammogram.pixels))
 
 
 def assert_equal_indices(grey: np.ndarray) -> None:
-    rows, columns = compat_indices(grey)
+    rows, columns = compat_indices(grey, lambda values: values)
     assert (rows.tolist(), columns.tolist()) == reference_indices(grey)
 
 
@@ -93,36 +101,48 @@ def test_indices_of_thousands_of_seeded_images() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    hnp.arrays(np.uint16, st.tuples(st.integers(11, 20), st.integers(11, 20)), elements=st.integers(0, 4095)),
+    hnp.arrays(
+        np.uint16,
+        st.tuples(st.integers(11, 20), st.integers(11, 20)),
+        elements=st.sampled_from([0, 600, 657, 658, 4095]),
+    ),
     st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
 )
-def test_grey_of_small_images(pixels: np.ndarray, photometric: str) -> None:
+def test_small_images(make_mammogram: Callable[..., Mammogram], pixels: np.ndarray, photometric: str) -> None:
+    mammogram = make_mammogram(pixels, PhotometricInterpretation=photometric)
     inside = pixels[5:-5, 5:-5]
     if inside.min() == inside.max():
         with pytest.raises(RejectedInput, match="constant_image"):
-            to_uint8_compat(pixels, photometric)
+            compat_grey(mammogram)
     else:
-        np.testing.assert_array_equal(to_uint8_compat(pixels, photometric), reference_grey(pixels, photometric))
+        np.testing.assert_array_equal(compat_grey(mammogram), reference_grey(pixels, photometric))
+        recipe = replace(COMPAT, height_px=9, width_px=7)
+        np.testing.assert_array_equal(convert(mammogram, recipe)[0], reference_png_array(mammogram, (7, 9)))
+        rows, columns = reference_indices(reference_grey(pixels, photometric))
+        assert to_png_array(mammogram, "compat")[1] == (rows[0] + 5, rows[-1] + 6, columns[0] + 5, columns[-1] + 6)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.uint32, np.int32])
-def test_grey_of_every_stored_type(dtype: type) -> None:
+def test_grey_of_every_stored_type(make_mammogram: Callable[..., Mammogram], dtype: type) -> None:
     limits = np.iinfo(dtype)
     pixels = np.random.default_rng(0).integers(limits.min, limits.max, (30, 30), dtype=dtype, endpoint=True)
     for photometric in ("MONOCHROME1", "MONOCHROME2"):
-        np.testing.assert_array_equal(to_uint8_compat(pixels, photometric), reference_grey(pixels, photometric))
+        mammogram = make_mammogram(pixels, PhotometricInterpretation=photometric)
+        np.testing.assert_array_equal(compat_grey(mammogram), reference_grey(pixels, photometric))
+        np.testing.assert_array_equal(convert(mammogram, COMPAT)[0], reference_png_array(mammogram))
 
 
 def test_grey_is_truncated_not_rounded(make_mammogram: Callable[..., Mammogram]) -> None:
     pixels = np.tile(np.arange(1001, dtype=np.uint16), (12, 1))
-    grey = to_uint8_compat(pixels, "MONOCHROME2")
+    grey = compat_grey(make_mammogram(pixels))
     assert (grey[0, 0], grey[0, -1], (grey == 255).sum()) == (0, 255, 2)  # one column per row reaches the top
 
 
 def test_real_mammograms(real_mammograms: dict[str, Mammogram]) -> None:
     for name, mammogram in real_mammograms.items():
-        image, crop = to_png_array(mammogram, "compat", (1520, 912))
+        image, placement = convert(mammogram, COMPAT)
         np.testing.assert_array_equal(image, reference_png_array(mammogram), err_msg=name)
+        crop = placement.crop
         rows, columns = reference_indices(reference_grey(mammogram.pixels, mammogram.photometric))
         assert crop == (rows[0] + 5, rows[-1] + 6, columns[0] + 5, columns[-1] + 6)
 
@@ -131,14 +151,14 @@ def test_real_mammograms(real_mammograms: dict[str, Mammogram]) -> None:
 def test_real_mammograms_at_full_size(real_files: list, number: int) -> None:
     mammogram = read_mammogram(real_files[number])
     assert min(mammogram.pixels.shape) > 2500
-    image, _ = to_png_array(mammogram, "compat", (1520, 912))
+    image, _ = convert(mammogram, COMPAT)
     np.testing.assert_array_equal(image, reference_png_array(mammogram))
 
 
 def test_phantom_images(phantom_images: list) -> None:
     photometrics = set()
     for phantom in phantom_images:
-        image, _ = to_png_array(phantom.mammogram, "compat", (1520, 912))
+        image, _ = convert(phantom.mammogram, COMPAT)
         np.testing.assert_array_equal(image, reference_png_array(phantom.mammogram))
         photometrics.add(phantom.mammogram.photometric)
     assert photometrics == {"MONOCHROME1", "MONOCHROME2"}
@@ -165,7 +185,7 @@ def striped(on: list[int]) -> np.ndarray:
     ],
 )
 def test_columns_kept_by_the_published_counting(on: list[int], kept: list[int]) -> None:
-    _, columns = compat_indices(striped(on))
+    _, columns = compat_indices(striped(on), lambda values: values)
     assert columns.tolist() == kept
 
 

@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from mammoclip.dicom import Mammogram, read_mammogram, to_png_array
-from mammoclip.dicom.grayscale import to_uint8_compat, to_uint8_strict
+from mammoclip.dicom.grayscale import compat_grey_scale, drop_border, strict_grey_scale
 from mammoclip.errors import RejectedInput
 
 Make = Callable[..., Mammogram]
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+
+
+def strict_grey(mammogram: Mammogram, bits: int = 8) -> np.ndarray:
+    return strict_grey_scale(mammogram, bits)(drop_border(mammogram.pixels))
 
 
 def framed(pixels: np.ndarray) -> np.ndarray:
@@ -50,10 +54,10 @@ def look_up(x: float, first: int, table: list[int]) -> int:
     return table[min(max(int(x) - first, 0), len(table) - 1)]
 
 
-def assert_grey(grey: np.ndarray, values: list[float]) -> None:
-    """``grey`` is 0..255 rounded of ``values`` scaled to their range."""
-    expected = 255 * (np.array(values) - min(values)) / (max(values) - min(values))
-    assert grey.dtype == np.uint8
+def assert_grey(grey: np.ndarray, values: list[float], low: float | None = None, high: float | None = None) -> None:
+    """``grey`` is 0..255 rounded (0..65535 of 16 bits) of ``values`` from ``low`` to ``high`` (their own)."""
+    low, high = min(values) if low is None else low, max(values) if high is None else high
+    expected = np.iinfo(grey.dtype).max * (np.array(values) - low) / (high - low)
     np.testing.assert_allclose(grey.ravel(), expected, atol=0.501)
 
 
@@ -66,7 +70,7 @@ def lut(first: int, table: list[int], bits: int = 16, explanation: str = "") -> 
 
 
 def test_without_lut_or_window_the_stored_values_are_scaled_to_their_range(make_mammogram: Make) -> None:
-    assert_grey(to_uint8_strict(make_mammogram(framed(RAMP + 17))), RAMP.ravel().tolist())
+    assert_grey(strict_grey(make_mammogram(framed(RAMP + 17))), RAMP.ravel().tolist())
 
 
 @pytest.mark.parametrize(
@@ -79,8 +83,8 @@ def test_windows(
     window: dict[str, Any] = {"WindowCenter": center, "WindowWidth": width}
     if function:
         window["VOILUTFunction"] = function
-    grey = to_uint8_strict(make_mammogram(framed(RAMP), **window))
-    assert_grey(grey, [formula(x, center, width) for x in range(4096)])
+    grey = strict_grey(make_mammogram(framed(RAMP), **window))
+    assert_grey(grey, [formula(x, center, width) for x in range(4096)], 0, 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -106,41 +110,41 @@ def test_windows_after_a_rescale_agree_with_pydicom(
     )
     with np.errstate(over="ignore"):
         values = apply_voi_lut(apply_modality_lut(RAMP, mammogram.dataset), mammogram.dataset)
-    assume(np.ptp(values) > 4096 * slope / 1000)  # where a window saturates, only rounding errors are left
-    assert_grey(to_uint8_strict(mammogram), values.ravel().tolist())
+    assume(np.ptp(values) > 4096 * slope / 1000)  # a window that leaves one value rejects the image
+    assert_grey(strict_grey(mammogram), values.ravel().tolist(), intercept, 4095 * slope + intercept)
 
 
 def test_the_first_of_several_windows_is_used(make_mammogram: Make) -> None:
     several = make_mammogram(framed(RAMP), WindowCenter=[1000, 3000], WindowWidth=[500, 100])
-    assert_grey(to_uint8_strict(several), [linear(x, 1000, 500) for x in range(4096)])
+    assert_grey(strict_grey(several), [linear(x, 1000, 500) for x in range(4096)], 0, 1)
 
 
 def test_the_window_follows_the_rescale(make_mammogram: Make) -> None:
     header = {"RescaleSlope": 2, "RescaleIntercept": -1000, "WindowCenter": 1500, "WindowWidth": 800}
-    grey = to_uint8_strict(make_mammogram(framed(RAMP), **header))
-    assert_grey(grey, [linear(2 * x - 1000, 1500, 800) for x in range(4096)])
+    grey = strict_grey(make_mammogram(framed(RAMP), **header))
+    assert_grey(grey, [linear(2 * x - 1000, 1500, 800) for x in range(4096)], 0, 1)
 
 
 def test_the_window_follows_the_modality_lut(make_mammogram: Make) -> None:
     table = [min(65535, x * x // 100) for x in range(3000)]
     header = {"ModalityLUTSequence": [lut(500, table)], "WindowCenter": 20000, "WindowWidth": 30000}
-    grey = to_uint8_strict(make_mammogram(framed(RAMP), **header))
-    assert_grey(grey, [linear(look_up(x, 500, table), 20000, 30000) for x in range(4096)])
+    grey = strict_grey(make_mammogram(framed(RAMP), **header))
+    assert_grey(grey, [linear(look_up(x, 500, table), 20000, 30000) for x in range(4096)], 0, 1)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
 def test_voi_luts_of_every_depth(make_mammogram: Make, bits: int) -> None:
     top = 2**bits - 1
     table = [round(top * (x / 2999) ** 2) for x in range(3000)]
-    grey = to_uint8_strict(make_mammogram(framed(RAMP), VOILUTSequence=[lut(800, table, bits)]))
-    assert_grey(grey, [look_up(x, 800, table) for x in range(4096)])
+    grey = strict_grey(make_mammogram(framed(RAMP), VOILUTSequence=[lut(800, table, bits)]))
+    assert_grey(grey, [look_up(x, 800, table) for x in range(4096)], min(table), max(table))
 
 
 def test_a_voi_lut_may_start_below_zero_after_a_rescale(make_mammogram: Make) -> None:
     table = list(range(0, 9000, 3))
     header = {"RescaleSlope": 1, "RescaleIntercept": -1024, "VOILUTSequence": [lut(-200, table)]}
-    grey = to_uint8_strict(make_mammogram(framed(RAMP), **header))
-    assert_grey(grey, [look_up(x - 1024, -200, table) for x in range(4096)])
+    grey = strict_grey(make_mammogram(framed(RAMP), **header))
+    assert_grey(grey, [look_up(x - 1024, -200, table) for x in range(4096)], min(table), max(table))
 
 
 def test_a_lut_of_65536_entries_says_so_with_zero(make_mammogram: Make) -> None:
@@ -148,14 +152,19 @@ def test_a_lut_of_65536_entries_says_so_with_zero(make_mammogram: Make) -> None:
     item = lut(0, table)
     assert item.LUTDescriptor[0] == 0
     wide = RAMP * np.uint16(16)
-    grey = to_uint8_strict(make_mammogram(framed(wide), VOILUTSequence=[item]))
-    assert_grey(grey, [look_up(x, 0, table) for x in wide.ravel().tolist()])
+    grey = strict_grey(make_mammogram(framed(wide), VOILUTSequence=[item]))
+    assert_grey(grey, [look_up(x, 0, table) for x in wide.ravel().tolist()], min(table), max(table))
 
 
 def test_the_voi_lut_is_preferred_to_the_window(make_mammogram: Make) -> None:
     table = list(range(4096, 0, -1))
     header = {"VOILUTSequence": [lut(0, table)], "WindowCenter": 100, "WindowWidth": 10}
-    assert_grey(to_uint8_strict(make_mammogram(framed(RAMP), **header)), [look_up(x, 0, table) for x in range(4096)])
+    assert_grey(
+        strict_grey(make_mammogram(framed(RAMP), **header)),
+        [look_up(x, 0, table) for x in range(4096)],
+        min(table),
+        max(table),
+    )
 
 
 @pytest.mark.parametrize("vr", ["OW", "US"])
@@ -169,8 +178,8 @@ def test_a_voi_lut_from_a_file(write_file: Callable[..., Any], vr: str) -> None:
         dataset.VOILUTSequence = [item]
 
     written = write_file(change=add_lut)
-    grey = to_uint8_strict(read_mammogram(written.path))
-    assert_grey(grey, [table[x] for x in written.pixels[5:-5, 5:-5].ravel().tolist()])
+    grey = strict_grey(read_mammogram(written.path))
+    assert_grey(grey, [table[x] for x in written.pixels[5:-5, 5:-5].ravel().tolist()], min(table), max(table))
 
 
 @pytest.mark.parametrize(
@@ -185,14 +194,14 @@ def test_a_voi_lut_from_a_file(write_file: Callable[..., Any], vr: str) -> None:
     ],
 )
 def test_an_empty_attribute_is_as_good_as_none(make_mammogram: Make, header: dict[str, Any]) -> None:
-    grey = to_uint8_strict(make_mammogram(framed(RAMP), **header))
+    grey = strict_grey(make_mammogram(framed(RAMP), **header))
     np.testing.assert_allclose(grey.ravel(), np.arange(4096) / 4095 * 255, atol=0.6)
 
 
 def test_monochrome1_is_inverted_after_the_window(make_mammogram: Make) -> None:
     window = {"WindowCenter": 1000, "WindowWidth": 500}
-    plain = to_uint8_strict(make_mammogram(framed(RAMP), **window))
-    inverted = to_uint8_strict(make_mammogram(framed(RAMP), PhotometricInterpretation="MONOCHROME1", **window))
+    plain = strict_grey(make_mammogram(framed(RAMP), **window))
+    inverted = strict_grey(make_mammogram(framed(RAMP), PhotometricInterpretation="MONOCHROME1", **window))
     np.testing.assert_array_equal(inverted, 255 - plain)
     # The window is in stored values: inverted first, 1000 would lie in the upper half and little would be black.
     assert (plain == 255).mean() > 0.5
@@ -215,21 +224,73 @@ def test_monochrome1_is_inverted_after_the_window(make_mammogram: Make) -> None:
 @pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
 def test_a_lut_or_window_without_sense_rejects_the_image(make_mammogram: Make, header: dict[str, Any]) -> None:
     with pytest.raises(RejectedInput, match="undecodable"):
-        to_uint8_strict(make_mammogram(framed(RAMP), **header))
+        strict_grey(make_mammogram(framed(RAMP), **header))
 
 
 def test_a_lut_shorter_than_its_descriptor_says_rejects_the_image(make_mammogram: Make) -> None:
     item = lut(0, [5, 6, 7])
     item.LUTDescriptor = [4096, 0, 16]
     with pytest.raises(RejectedInput, match="undecodable"):
-        to_uint8_strict(make_mammogram(framed(RAMP), VOILUTSequence=[item]))
+        strict_grey(make_mammogram(framed(RAMP), VOILUTSequence=[item]))
+
+
+def test_sixteen_bits_keep_what_eight_round_away(make_mammogram: Make) -> None:
+    window = {"WindowCenter": 2048, "WindowWidth": 4096, "VOILUTFunction": "SIGMOID"}
+    grey = strict_grey(make_mammogram(framed(RAMP), **window), bits=16)
+    assert grey.dtype == np.uint16
+    assert_grey(grey, [sigmoid(x, 2048, 4096) for x in range(4096)], 0, 1)
+    assert len(np.unique(grey)) == 4096
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("header", [{}, {"WindowCenter": 1000, "WindowWidth": 500}])
+@pytest.mark.parametrize(
+    ("padding", "is_padding"),
+    [
+        ({"PixelPaddingValue": 0}, RAMP == 0),
+        ({"PixelPaddingValue": 4095}, RAMP == 4095),
+        ({"PixelPaddingValue": 4000, "PixelPaddingRangeLimit": 4095}, RAMP >= 4000),
+        ({"PixelPaddingValue": 50, "PixelPaddingRangeLimit": 0}, RAMP <= 50),
+        ({"PixelPaddingValue": 2000}, RAMP == 2000),
+        ({"PixelPaddingValue": 9000}, RAMP < 0),
+    ],
+)
+def test_padding_is_black_and_has_no_part_in_the_range(
+    make_mammogram: Make, photometric: str, header: dict[str, Any], padding: dict[str, int], is_padding: np.ndarray
+) -> None:
+    attributes = {"PhotometricInterpretation": photometric, **header, **padding}
+    image = np.pad(RAMP, 5, constant_values=1500)
+    grey = strict_grey(make_mammogram(image, **attributes))
+    assert (grey[is_padding] == 0).all()
+    values = RAMP[~is_padding].tolist()
+    shown = [linear(x, 1000, 500) for x in values] if header else [(x - min(values)) / np.ptp(values) for x in values]
+    if photometric == "MONOCHROME1":
+        shown = [1 - value for value in shown]
+    assert_grey(grey[~is_padding], shown, 0, 1)
+
+
+def test_an_image_of_padding_alone_is_rejected(make_mammogram: Make) -> None:
+    with pytest.raises(RejectedInput, match="constant_image"):
+        strict_grey(make_mammogram(framed(RAMP), PixelPaddingValue=0, PixelPaddingRangeLimit=4095))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32])
+def test_every_stored_type(make_mammogram: Make, dtype: type) -> None:
+    limits = np.iinfo(dtype)
+    pixels = np.random.default_rng(0).integers(limits.min, limits.max, (30, 30), dtype=dtype, endpoint=True)
+    inside = drop_border(pixels)
+    center, width = (int(limits.max) + int(limits.min)) / 2, (int(limits.max) - int(limits.min)) / 2
+    grey = strict_grey(make_mammogram(pixels, WindowCenter=center, WindowWidth=width, VOILUTFunction="LINEAR_EXACT"))
+    assert_grey(grey, [linear_exact(x, center, width) for x in inside.ravel().tolist()], 0, 1)
+    grey = strict_grey(make_mammogram(pixels))
+    assert_grey(grey, inside.ravel().tolist())
 
 
 def test_the_header_is_left_as_it_was(make_mammogram: Make) -> None:
     mammogram = make_mammogram(framed(RAMP), WindowCenter=[10, 20], WindowWidth=["", ""], VOILUTFunction="")
     before = str(mammogram.dataset)
     pixels = mammogram.pixels.copy()
-    to_uint8_strict(mammogram)
+    strict_grey(mammogram)
     assert str(mammogram.dataset) == before
     np.testing.assert_array_equal(mammogram.pixels, pixels)
 
@@ -250,5 +311,5 @@ def test_an_image_that_is_all_border_is_rejected(make_mammogram: Make, mode: str
 def test_a_window_that_leaves_one_value_rejects_the_image_in_strict_only(make_mammogram: Make) -> None:
     mammogram = make_mammogram(framed(RAMP), WindowCenter=20000, WindowWidth=10)
     with pytest.raises(RejectedInput, match="constant_image"):
-        to_uint8_strict(mammogram)
-    assert to_uint8_compat(mammogram.pixels, "MONOCHROME2").max() == 255
+        strict_grey(mammogram)
+    assert compat_grey_scale(mammogram)(drop_border(mammogram.pixels)).max() == 255

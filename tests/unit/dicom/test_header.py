@@ -75,8 +75,13 @@ def test_laterality_comes_from_the_first_attribute_that_names_it(
         ),
         ({"ViewCodeSequence": [code("unknown")], "PatientOrientation": "CC"}, ("CC", "PatientOrientation")),
         ({"PatientOrientation": "MLO"}, ("MLO", "PatientOrientation")),
-        ({"PatientOrientation": ["A", "FR"]}, (None, None)),
-        ({"PatientOrientation": ["P", "L"]}, (None, None)),
+        ({"PatientOrientation": ["P", "L"]}, ("CC", "PatientOrientation")),
+        ({"PatientOrientation": ["A", "FR"]}, (None, None)),  # MLO or LMO: the side decides
+        ({"PatientOrientation": ["A", "FR"], "ImageLaterality": "L"}, ("MLO", "PatientOrientation")),
+        ({"PatientOrientation": ["P", "FL"], "ImageLaterality": "R"}, ("MLO", "PatientOrientation")),
+        ({"PatientOrientation": ["A", "FL"], "ImageLaterality": "L"}, ("LMO", "PatientOrientation")),
+        ({"PatientOrientation": ["A", "F"], "ImageLaterality": "L"}, (None, None)),  # ML or LM
+        ({"PatientOrientation": ["L", "P"], "ImageLaterality": "L"}, (None, None)),
         ({}, (None, None)),
     ],
 )

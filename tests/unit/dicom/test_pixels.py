@@ -260,7 +260,7 @@ def test_damaged_files_give_an_image_or_a_reason_and_never_another_error(write_f
         for place in rng.integers(132, len(content), rng.integers(1, 12)):
             damaged[place] = rng.integers(256)
         written.path.write_bytes(damaged)
-        for read in (read_header, read_mammogram, lambda path: to_png_array(read_mammogram(path), "strict", (20, 10))):
+        for read in (read_header, read_mammogram, lambda path: to_png_array(read_mammogram(path), "strict")):
             try:
                 read(written.path)
                 outcomes.add("read")

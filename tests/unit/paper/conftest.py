@@ -102,6 +102,8 @@ def _write_dataset(folder: Path, dataset: str, labelled: bool) -> None:
                 "view": view,
                 "laterality_source": "table",
                 "view_source": "table",
+                **dict.fromkeys(("magnification", "spot_compression", "implant_displaced", "synthetic_2d"), False),
+                "implant": None,
                 "path": f"p{patient}/{side}{view}.dcm",
                 "transfer_syntax": "1.2.840.10008.1.2.1",
                 "rows": HEIGHT,
@@ -162,8 +164,9 @@ def _write_shard(path: Path, image_ids: list[str]) -> pl.DataFrame:
             member.size = len(png)
             tar.addfile(member, io.BytesIO(png))
             digest = hashlib.sha256(png).hexdigest()
-            crop = (0, HEIGHT, 0, WIDTH)
-            rows.append((image_id, path.name, offset, len(png), HEIGHT, WIDTH, *crop, "strict", digest))
+            place = (0, HEIGHT, 0, WIDTH, 1.0, 1.0, 0, 0)
+            recipe = ("strict", "strict", "stretch", 8)
+            rows.append((image_id, path.name, offset, len(png), HEIGHT, WIDTH, *place, *recipe, digest))
     return pl.DataFrame(rows, schema=MANIFEST.schema, orient="row")
 
 
