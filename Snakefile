@@ -43,6 +43,7 @@ rule all:
         collect(rules.index_dataset.output, dataset=DATASETS),
         collect(rules.crop_shard.output, dataset=DATASETS, shard=SHARDS),
         collect(rules.gather_shards.output, dataset=DATASETS),
+        collect(rules.describe_shards.output, dataset=DATASETS),
         collect(rules.tabulate_dataset.output, dataset=DATASETS),
         collect(rules.train_clip.output, run=settings.pretrain.runs),
         collect(
@@ -66,6 +67,7 @@ rule shard:
     input:
         collect(rules.crop_shard.output, dataset=DATASETS, shard=SHARDS),
         collect(rules.gather_shards.output, dataset=DATASETS),
+        collect(rules.describe_shards.output, dataset=DATASETS),
 
 
 rule tabulate:

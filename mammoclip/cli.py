@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +15,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import typer
+from rich.console import Console
+from rich.progress import track
 
-from mammoclip.dicom import read_mammogram, to_png_array
-from mammoclip.errors import MammoClipError, RejectedInput
+from mammoclip.data.convert import convert_files, find_targets
+from mammoclip.dicom import Recipe, read_mammogram, to_png_array
+from mammoclip.errors import ConfigError, DatasetError, MammoClipError, RejectedInput
 
 if TYPE_CHECKING:
     from mammoclip.models import LoadedModel
@@ -30,9 +35,47 @@ class Mode(StrEnum):
     strict = "strict"
 
 
+class Geometry(StrEnum):
+    """How a crop is fitted into its PNG."""
+
+    stretch = "stretch"
+    pad = "pad"
+
+
 ModelOption = Annotated[str, typer.Option(help="model folder, or id on the Hugging Face hub")]
 ModeOption = Annotated[Mode, typer.Option(help="how DICOM becomes grey: as released (compat) or as the standard says")]
 Images = Annotated[list[Path], typer.Argument(help="DICOM files, or PNG files of breast crops")]
+
+
+@app.command()
+def convert(
+    inputs: Annotated[list[Path], typer.Argument(help="DICOM files and folders")],
+    out: Annotated[Path, typer.Argument(help="folder of the PNGs")],
+    mode: ModeOption = Mode.strict,
+    grayscale: Annotated[Mode | None, typer.Option(help="grey scale alone; default: as --mode")] = None,
+    geometry: Annotated[Geometry, typer.Option(help="stretch the crop, or keep its aspect ratio and pad")] = (
+        Geometry.stretch
+    ),
+    bits: Annotated[int, typer.Option(help="bits of a sample, 8 or 16")] = 8,
+    height: Annotated[int, typer.Option(min=1, help="rows of a PNG")] = 1520,
+    width: Annotated[int, typer.Option(min=1, help="columns of a PNG")] = 912,
+    processes: Annotated[int, typer.Option(min=1, help="files converted at the same time")] = os.cpu_count() or 1,
+    time_limit: Annotated[float, typer.Option(min=1, help="seconds after which a file is rejected")] = 120.0,
+) -> None:
+    """Convert mammograms to PNGs of the breast: OUT/<stem>.png with <stem>.json beside it, and OUT/rejects.json."""
+    try:
+        recipe = Recipe((grayscale or mode).value, mode.value, geometry.value, height, width, bits)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    targets = find_targets(inputs, out)
+    outcomes = convert_files(targets, out, recipe, processes, time_limit)
+    bar = track(outcomes, "converting", len(targets), console=Console(stderr=True))
+    reasons = Counter(outcome.reason for outcome in bar if outcome is not None)
+    num_written = len(targets) - reasons.total()
+    rejected = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    typer.echo(f"{num_written} of {len(targets)} written to {out}" + (f"; rejected: {rejected}" if rejected else ""))
+    if not num_written:
+        raise DatasetError(f"no file could be converted; {out / 'rejects.json'} says why")
 
 
 @app.command()

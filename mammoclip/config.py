@@ -95,6 +95,9 @@ class ShardSection(Section):
     num_shards: PositiveInt = Field(
         default=64, description="shards per data set; a study belongs to hash(study_id) % num_shards"
     )
+    decoder: Literal["cpu", "gpu"] = Field(
+        default="cpu", description="gpu: JPEG 2000 through nvImageCodec, an optional extra; the pixels are the same"
+    )
     time_limit_s: PositiveFloat = Field(
         default=120.0, description="longest conversion of one image, in seconds; slower ones are rejected"
     )

@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
         height_px=config.height_px,
         width_px=config.width_px,
         bits=config.bits,
+        decoder=config.decoder,
     )
     root = Path(resolve_source(arguments.dataset_config.root))
     manifest, rejects = write_shard(

@@ -16,6 +16,7 @@ rule crop_shard:
     resources:
         mem_mb=8000,
         runtime=240,
+        gpu=1 if settings.shard.decoder == "gpu" else 0,
     params:
         stage="shard-v2",
         config=section(settings.shard),
@@ -58,3 +59,40 @@ rule gather_shards:
     shell:
         "python -m pipelines.gather_shards --index {input.index:q} --manifests {input.manifests:q}"
         " --shard-rejects {input.rejects:q} --manifest {output.manifest:q} --rejects {output.rejects:q} --log {log:q}"
+
+
+# Nothing is made from the page: it is there to be read before anything is trained.
+rule describe_shards:
+    input:
+        index=rules.index_dataset.output.index,
+        index_rejects=rules.index_dataset.output.rejects,
+        manifest=rules.gather_shards.output.manifest,
+        rejects=rules.gather_shards.output.rejects,
+        tars=collect(rules.crop_shard.output.tar, shard=SHARDS, allow_missing=True),
+    output:
+        html=report(
+            f"{RESULTS}/shard/{{dataset}}/quality.html",
+            caption="../workflow/report/quality.rst",
+            category="Data quality",
+            labels={"data set": "{dataset}"},
+        ),
+    log:
+        f"{LOGS}/shard/{{dataset}}/quality.log",
+    benchmark:
+        f"{BENCHMARKS}/shard/{{dataset}}/quality.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        stage="quality-v1",
+        adapter=lambda wildcards: settings.datasets[wildcards.dataset].adapter,
+        shards=subpath(output.html, parent=True),
+    message:
+        "shard: {wildcards.dataset}, its quality page"
+    shell:
+        "python -m pipelines.quality --dataset {wildcards.dataset} --adapter {params.adapter} --index {input.index:q}"
+        " --index-rejects {input.index_rejects:q} --manifest {input.manifest:q} --shard-rejects {input.rejects:q}"
+        " --shards {params.shards:q} --out {output.html:q} --log {log:q}"

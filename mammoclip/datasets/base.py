@@ -103,4 +103,6 @@ def find_images(folder: Path, root: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder} is missing; the images of the data set should lie there")
-    return sorted(path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = (path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
+    # A name that is no UTF-8 is not found again under the name that can be written down: the file is then rejected.
+    return sorted(file.encode(errors="surrogateescape").decode(errors="replace") for file in files)

@@ -1,6 +1,9 @@
 """DICOM mammograms to cropped PNGs: arrays in, arrays out."""
 
-from mammoclip.dicom.convert import (
+from mammoclip.dicom.geometry import CropBox, Placement
+from mammoclip.dicom.header import MammogramHeader, read_header
+from mammoclip.dicom.pixels import Mammogram, read_mammogram
+from mammoclip.dicom.recipe import (
     Converted,
     Recipe,
     convert,
@@ -9,9 +12,6 @@ from mammoclip.dicom.convert import (
     find_breast,
     to_png_array,
 )
-from mammoclip.dicom.geometry import CropBox, Placement
-from mammoclip.dicom.header import MammogramHeader, read_header
-from mammoclip.dicom.pixels import Mammogram, read_mammogram
 
 __all__ = [
     "Converted",

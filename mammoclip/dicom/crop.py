@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,32 @@ _BACKGROUND = 40
 """Grey values up to this are background in the released crop."""
 
 
-def compat_indices(pixels: Image, grey_of: Callable[[Image], Image]) -> tuple[Indices, Indices]:
+class ColumnExtremes(NamedTuple):
+    """The smallest and the largest value of an image, and those of each column inside the middle rows.
+
+    They decide range and columns: an image is read once for both.
+    """
+
+    low: int
+    high: int
+    middle_low: Image
+    middle_high: Image
+
+
+def column_extremes(pixels: Image) -> ColumnExtremes:
+    """Return the extremes of ``pixels``, which have at least one row and one column."""
+    start, stop = _middle(len(pixels))
+    middle = pixels[start : max(stop, start + 1)]  # of no row no column varies, nor of one
+    middle_low, middle_high = middle.min(axis=0), middle.max(axis=0)
+    rest = [part for part in (pixels[:start], pixels[stop:]) if part.size]
+    low = min(int(line.min()) for line in (middle_low, *(part.min(axis=0) for part in rest)))
+    high = max(int(line.max()) for line in (middle_high, *(part.max(axis=0) for part in rest)))
+    return ColumnExtremes(low, high, middle_low, middle_high)
+
+
+def compat_indices(
+    pixels: Image, grey_of: Callable[[Image], Image], extremes: ColumnExtremes
+) -> tuple[Indices, Indices]:
     """Return the row and column indices that the released crop keeps.
 
     Grey values up to 40 are set to 0. A column is *on* when its values inside the middle rows (2 x int(0.4 H) about
@@ -25,12 +50,15 @@ def compat_indices(pixels: Image, grey_of: Callable[[Image], Image]) -> tuple[In
         pixels: image without its border.
         grey_of: 8-bit grey of its values, which rises or falls with them: the smallest and the largest value of a
             column then tell whether its greys differ, and no grey image is needed.
+        extremes: ``column_extremes(pixels)``.
     """
-    columns = _longest_runs(_varies(_middle(pixels), 0, grey_of))
+    columns = _longest_runs(_differ(grey_of(extremes.middle_low), grey_of(extremes.middle_high)))
     kept = pixels[:, columns[0] : columns[-1] + 1]
     if kept.shape[1] != len(columns):  # runs of equal count were glued together
         kept = pixels[:, columns]
-    rows = _longest_runs(_varies(_middle(kept.T).T, 1, grey_of))
+    start, stop = _middle(kept.shape[1])
+    band = kept[:, start : max(stop, start + 1)]  # of no column none varies, nor of one
+    rows = _longest_runs(_differ(grey_of(band.min(axis=1)), grey_of(band.max(axis=1))))
     return rows, columns
 
 
@@ -47,16 +75,13 @@ def take(pixels: Image, rows: Indices, columns: Indices) -> Image:
     return pixels[np.ix_(rows, columns)]
 
 
-def _middle(image: Image) -> Image:
-    middle, half = image.shape[0] // 2, int(0.4 * image.shape[0])
-    return image[middle - half : middle + half]
+def _middle(size: int) -> tuple[int, int]:
+    middle, half = size // 2, int(0.4 * size)
+    return middle - half, middle + half
 
 
-def _varies(band: Image, axis: int, grey_of: Callable[[Image], Image]) -> npt.NDArray[np.bool_]:
-    if band.shape[axis] == 0:
-        return np.zeros(band.shape[1 - axis], np.bool_)
-    darkest, brightest = grey_of(band.min(axis)), grey_of(band.max(axis))
-    # Equal, or both background.
+def _differ(darkest: Image, brightest: Image) -> npt.NDArray[np.bool_]:
+    """Tell where two greys differ, if all background is the same."""
     return np.asarray((darkest != brightest) & (np.maximum(darkest, brightest) > _BACKGROUND), np.bool_)
 
 

@@ -58,17 +58,19 @@ def drop_border(pixels: Pixels) -> Pixels:
     return pixels[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
 
 
-def compat_grey_scale(mammogram: Mammogram) -> GreyScale:
+def compat_grey_scale(mammogram: Mammogram, low: int, high: int) -> GreyScale:
     """Return the released recipe: uint8(255 * (x - min) / max(x - min)) in float64, truncated.
 
-    MONOCHROME1 becomes max(x) - x before. No LUT or window is applied. The range is that of the image without its
-    border.
+    MONOCHROME1 becomes max(x) - x before. No LUT or window is applied.
+
+    Args:
+        mammogram: decoded image.
+        low: its smallest stored value, without the border.
+        high: its largest.
 
     Raises:
         RejectedInput: constant_image (the released code divides by zero).
     """
-    pixels = drop_border(mammogram.pixels)
-    low, high = int(pixels.min()), int(pixels.max())
     if low == high:
         raise RejectedInput("constant_image", "all pixels are equal")
     inverted = mammogram.photometric == "MONOCHROME1"
@@ -77,10 +79,10 @@ def compat_grey_scale(mammogram: Mammogram) -> GreyScale:
         values = (high - stored if inverted else stored - low).astype(np.float64)
         return np.asarray(255 * (values / (high - low)), np.float64).astype(np.uint8)
 
-    return GreyScale(formula, low, high, pixels.dtype)
+    return GreyScale(formula, low, high, mammogram.pixels.dtype)
 
 
-def strict_grey_scale(mammogram: Mammogram, bits: int) -> GreyScale:
+def strict_grey_scale(mammogram: Mammogram, low: int, high: int, bits: int) -> GreyScale:
     """Return the standard's recipe: Modality LUT, VOI LUT or window, and MONOCHROME1 inversion last; rounded.
 
     Reads the Modality LUT Sequence (0028,3000) or Rescale Slope (0028,1053) and Intercept (0028,1052), then the VOI LUT
@@ -89,6 +91,12 @@ def strict_grey_scale(mammogram: Mammogram, bits: int) -> GreyScale:
     entries, or without either that of the image, becomes 0 to 2**bits - 1. Pixel Padding Value (0028,0120), up to Pixel
     Padding Range Limit (0028,0121), is no image: it has no part in the range and becomes 0 (PS3.3 C.7.5.1.1.2).
 
+    Args:
+        mammogram: decoded image.
+        low: its smallest stored value, without the border.
+        high: its largest.
+        bits: 8 or 16.
+
     Raises:
         RejectedInput: constant_image, or undecodable if a LUT or window is not as the standard has it.
     """
@@ -96,7 +104,7 @@ def strict_grey_scale(mammogram: Mammogram, bits: int) -> GreyScale:
     top, dtype = (1 << bits) - 1, np.uint8 if bits == 8 else np.uint16
     with rejecting("undecodable", "the Modality LUT, VOI LUT or window cannot be applied"):
         padding = _padding(dataset)
-        low, high = _extremes(pixels, padding)
+        low, high = _without_padding(pixels, low, high, padding)
         apply_modality = _modality(dataset)
         apply_voi = _voi(dataset) or _scale_to_range(apply_modality(_values_between(low, high)))
 
@@ -126,9 +134,8 @@ def _padding(dataset: Dataset) -> tuple[int, int] | None:
     return first, last
 
 
-def _extremes(pixels: Pixels, padding: tuple[int, int] | None) -> tuple[int, int]:
+def _without_padding(pixels: Pixels, low: int, high: int, padding: tuple[int, int] | None) -> tuple[int, int]:
     """Return the smallest and the largest stored value that is no padding."""
-    low, high = int(pixels.min()), int(pixels.max())
     if padding is None or (low > padding[1] or high < padding[0]) or (low < padding[0] and padding[1] < high):
         return low, high
     image = pixels[(pixels < padding[0]) | (pixels > padding[1])]

@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from mammoclip.dicom.view import read_laterality, read_view
-from mammoclip.errors import RejectedInput
+from mammoclip.errors import MammoClipError, RejectedInput
 
 _PIXEL_DATA = frozenset(Tag(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 _HEADER_TAGS = [
@@ -121,7 +121,7 @@ def rejecting(reason: str, sentence: str) -> Iterator[None]:
     try:
         with _pydicom_silenced():
             yield
-    except RejectedInput:
+    except MammoClipError:
         raise
     except InvalidDicomError:
         raise RejectedInput("not_dicom", "the file has no DICOM prefix") from None

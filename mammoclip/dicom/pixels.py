@@ -17,8 +17,10 @@ from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
+    ExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -29,6 +31,7 @@ from pydicom.uid import (
 )
 
 from mammoclip.dicom.codestream import Codestream, read_jpeg, read_jpeg_2000
+from mammoclip.dicom.gpu import gpu_decoder
 from mammoclip.dicom.header import check_size, rejecting
 from mammoclip.errors import RejectedInput
 
@@ -50,6 +53,7 @@ _FRAME_DECODERS: Mapping[UID, tuple[Callable[[bytes], Codestream], FrameDecoder]
     HTJ2KLosslessRPCL: (read_jpeg_2000, imagecodecs.htj2k_decode),
     HTJ2K: (read_jpeg_2000, imagecodecs.htj2k_decode),
 }
+_UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 _END_OF_CODESTREAM = b"\xff\xd9"
 """End marker of all of them; inside a codestream these two bytes cannot follow each other."""
 
@@ -67,14 +71,19 @@ class Mammogram:
         return str(self.dataset.PhotometricInterpretation)
 
 
-def read_mammogram(path: Path) -> Mammogram:
+def read_mammogram(path: Path, decoder: str = "cpu") -> Mammogram:
     """Decode the stored pixel values of a 2D mammogram; no LUT, window or inversion is applied.
 
     A stored value is the BitsStored (0028,0101) bits of a sample up to HighBit (0028,0102), signed where
     PixelRepresentation (0028,0103) says so; what lies in the other bits (overlays of old files) is dropped.
 
+    Args:
+        path: DICOM file.
+        decoder: cpu, or gpu for JPEG 2000 through nvImageCodec.
+
     Raises:
         RejectedInput: not_dicom, unreadable_header, no_pixel_data, multi_frame, too_large or undecodable.
+        ConfigError: if there is no GPU or nvImageCodec where they are asked for.
     """
     with rejecting("unreadable_header", "the header cannot be parsed"):
         dataset = pydicom.dcmread(path)
@@ -89,23 +98,36 @@ def read_mammogram(path: Path) -> Mammogram:
         raise RejectedInput("undecodable", "the photometric interpretation should be MONOCHROME1 or MONOCHROME2")
     with rejecting("undecodable", f"the pixel data ({syntax.name}) cannot be decoded"):
         check_size(int(dataset.Rows), int(dataset.Columns))
-        decode = _decode_frame if syntax in _FRAME_DECODERS else _decode_with_pydicom
-        pixels = decode(dataset)
+        if syntax in _FRAME_DECODERS:
+            pixels = _decode_frame(dataset, decoder)
+        else:
+            pixels = (_view if syntax in _UNCOMPRESSED else _decode_with_pydicom)(dataset)
     if pixels.ndim != 2:
         raise RejectedInput("multi_frame", f"one grey 2D image was expected, found an array of shape {pixels.shape}")
     del dataset.PixelData
     return Mammogram(pixels, dataset)
 
 
+def _view(dataset: pydicom.Dataset) -> Pixels:
+    """Return uncompressed little-endian samples where the file's bytes lie: no pixel is copied."""
+    bits, kind = int(dataset.BitsAllocated), "i" if dataset.PixelRepresentation else "u"
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if bits not in (8, 16, 32) or int(dataset.get("SamplesPerPixel", 1)) != 1 or rows * columns == 0:
+        raise ValueError("one sample of 8, 16 or 32 bits a pixel was expected")
+    samples = np.frombuffer(dataset.PixelData, f"<{kind}{bits // 8}", rows * columns)
+    return _stored_bits(samples.reshape(rows, columns), dataset)
+
+
 def _decode_with_pydicom(dataset: pydicom.Dataset) -> Pixels:
     decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-    options: Any = {"view_only": True}  # of the file's bytes; they are read only
-    native = np.asarray(decoder.as_array(dataset, raw=True, index=0, **options)[0])
+    native = np.asarray(decoder.as_array(dataset, raw=True, index=0)[0])
     return _stored_bits(native.astype(native.dtype.newbyteorder("="), copy=False), dataset)
 
 
-def _decode_frame(dataset: pydicom.Dataset) -> Pixels:
+def _decode_frame(dataset: pydicom.Dataset, decoder: str) -> Pixels:
     read_codestream, decode = _FRAME_DECODERS[dataset.file_meta.TransferSyntaxUID]
+    if decoder == "gpu" and read_codestream is read_jpeg_2000:
+        decode = gpu_decoder()
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     found = read_codestream(frame)
     if (found.rows, found.columns, found.components) != (int(dataset.Rows), int(dataset.Columns), 1):
@@ -137,8 +159,8 @@ def _stored_bits(pixels: Pixels, dataset: pydicom.Dataset) -> Pixels:
         raise ValueError("bits stored, high bit and bits allocated contradict each other")
     if stored == allocated or pixels.dtype.kind not in "iu":
         return pixels
-    bits = stored - (pixels.dtype.kind == "i")
-    low, high = int(pixels.min(initial=0)), int(pixels.max(initial=0))
-    if high_bit == stored - 1 and high < 1 << bits and low >= (-(1 << bits) if pixels.dtype.kind == "i" else 0):
+    limit = 1 << (stored - (pixels.dtype.kind == "i"))
+    fits = pixels.max(initial=0) < limit and (pixels.dtype.kind == "u" or pixels.min(initial=0) >= -limit)
+    if high_bit == stored - 1 and fits:
         return pixels
     return (pixels << (allocated - 1 - high_bit)) >> (allocated - stored)

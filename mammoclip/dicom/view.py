@@ -70,7 +70,7 @@ def read_view(dataset: Dataset, laterality: str | None) -> View:
     EstimatedRadiographicMagnificationFactor (0018,1114).
     """
     coded, modifiers = _coded_view(dataset)
-    marker = _MARKER.fullmatch(str(dataset.get("ViewPosition") or "").strip().upper())
+    marker = _MARKER.fullmatch(re.sub(r"[\s_-]", "", str(dataset.get("ViewPosition") or "").upper()))
     letters = {marker["prefix"], marker["suffix"]} if marker else set()
     view: str | None
     source: str | None
@@ -81,16 +81,23 @@ def read_view(dataset: Dataset, laterality: str | None) -> View:
     else:
         view = _oriented_view(dataset.get("PatientOrientation"), laterality)
         source = "PatientOrientation" if view else None
-    factor = dataset.get("EstimatedRadiographicMagnificationFactor")
     return View(
         view,
         source,
         magnification=codes.CID4015.Magnification in modifiers
         or "M" in letters
-        or (factor is not None and float(factor) > _CONTACT_MAGNIFICATION),
+        or _magnification_factor(dataset) > _CONTACT_MAGNIFICATION,
         spot_compression=codes.CID4015.SpotCompression in modifiers or "S" in letters,
         implant_displaced=codes.CID4015.ImplantDisplaced in modifiers or "ID" in letters,
     )
+
+
+def _magnification_factor(dataset: Dataset) -> float:
+    """Return the estimated factor; 1 where it is absent or no number, for which no image is given up."""
+    try:
+        return float(dataset.get("EstimatedRadiographicMagnificationFactor") or 1)
+    except (TypeError, ValueError):
+        return 1.0
 
 
 def _coded_view(dataset: Dataset) -> tuple[str | None, list[Code]]:

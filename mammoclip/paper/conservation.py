@@ -13,7 +13,9 @@ from mammoclip.data.shard import accounted_paths
 from mammoclip.errors import ArtifactError
 from mammoclip.paper.inputs import DatasetTables
 
-_NOT_A_FILE = "missing_file"
+NOT_A_FILE = "missing_file"
+"""The reason of a reject that was never found: the data set's tables list it, but it is not there."""
+NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def balance_books(tables: DatasetTables) -> Conservation:
     Raises:
         ArtifactError: says which files or images are lost or counted twice, with the counts.
     """
-    rejected_index = tables.index_rejects.filter(pl.col("reason") != _NOT_A_FILE)
+    rejected_index = tables.index_rejects.filter(pl.col("reason") != NOT_A_FILE)
     files = pl.concat([tables.index["path"], rejected_index["path"]])
     if files.n_unique() != len(files):
         raise ArtifactError(
@@ -76,7 +78,7 @@ def balance_books(tables: DatasetTables) -> Conservation:
         num_rejected_shard=len(tables.shard_rejects),
         num_written=len(tables.manifest),
         num_missing=len(tables.index_rejects) - len(rejected_index),
-        rejects=[*_count_rejects(tables.index_rejects), *_count_rejects(tables.shard_rejects)],
+        rejects=[*count_rejects(tables.index_rejects), *count_rejects(tables.shard_rejects)],
         outputs=[
             ("images", len(tables.images)),
             ("finding boxes", len(tables.findings)),
@@ -89,19 +91,30 @@ def balance_books(tables: DatasetTables) -> Conservation:
     )
 
 
-def _count_rejects(rejects: pl.DataFrame) -> list[RejectCount]:
+def count_rejects(rejects: pl.DataFrame) -> list[RejectCount]:
+    """Count the rows of a ``rejects`` table by stage and reason, most frequent first."""
     counted = rejects.with_columns(pl.col("reason").cast(pl.String)).group_by("stage", "reason").len()
-    rows = counted.sort(["len", "reason"], descending=[True, False]).rows()
+    rows = counted.sort(["len", "reason", "stage"], descending=[True, False, False]).rows()
     return [RejectCount(stage, reason, REJECT_REASONS[reason], count) for stage, reason, count in rows]
 
 
-def _count_images(tables: DatasetTables) -> dict[str, list[tuple[str, int]]]:
-    syntaxes = {uid: UID(uid).name for uid in tables.index["transfer_syntax"].unique()}
-    headers = tables.index.select(
-        "image_id",
-        pl.col("manufacturer").replace("", None).fill_null("not stated"),
+def count_values(values: pl.Series) -> list[tuple[str, int]]:
+    """Return (value, how often), most frequent first, equally frequent ones in the order of their values."""
+    counted = values.alias("value").to_frame().group_by("value").len()
+    return [(value, count) for value, count in counted.sort(["len", "value"], descending=[True, False]).rows()]
+
+
+def name_headers(index: pl.DataFrame) -> pl.DataFrame:
+    """Return an ``index`` table with the name of each transfer syntax, and "not stated" for no manufacturer."""
+    syntaxes = {uid: UID(uid).name for uid in index["transfer_syntax"].unique()}
+    return index.with_columns(
+        pl.col("manufacturer").replace("", None).fill_null(NOT_STATED),
         pl.col("transfer_syntax").replace(syntaxes),
     )
+
+
+def _count_images(tables: DatasetTables) -> dict[str, list[tuple[str, int]]]:
+    headers = name_headers(tables.index).select("image_id", "manufacturer", "transfer_syntax")
     images = tables.images.join(headers, on="image_id", how="left")
     titles = {
         "view": "View",
@@ -110,9 +123,4 @@ def _count_images(tables: DatasetTables) -> dict[str, list[tuple[str, int]]]:
         "transfer_syntax": "Transfer syntax",
         "manufacturer": "Manufacturer",
     }
-    return {title: _count_values(images[name]) for name, title in titles.items()}
-
-
-def _count_values(values: pl.Series) -> list[tuple[str, int]]:
-    counted = values.alias("value").to_frame().group_by("value").len()
-    return [(value, count) for value, count in counted.sort(["len", "value"], descending=[True, False]).rows()]
+    return {title: count_values(images[name]) for name, title in titles.items()}

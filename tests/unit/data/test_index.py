@@ -1,12 +1,15 @@
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pydicom
 import pytest
 from polars.testing import assert_frame_equal
 
 from mammoclip.artifacts import INDEX, REJECTS, write_table
+from mammoclip.data import index as index_module
 from mammoclip.data.index import Indexed, index_dataset
 from mammoclip.datasets import base
 from mammoclip.datasets.phantom_adapter import Phantom
@@ -87,6 +90,57 @@ def test_the_result_does_not_depend_on_the_number_of_processes(cohort: Any, tmp_
     again = index_dataset(Phantom(), cohort.root, "phantom", None, 2, tmp_path)
     assert_frame_equal(again.index, cohort.index)
     assert_frame_equal(again.rejects, cohort.indexed.rejects)
+
+
+def test_what_was_read_is_kept_until_a_file_or_its_row_changes(a_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "_BATCH", 2)
+    for name in ("b", "c"):
+        shutil.copy(a_file / "a.dicom", a_file / f"{name}.dicom")
+    rows = [{"path": f"{name}.dicom", "image_id": name} for name in "abc"]
+    first = index(Listing(*rows), a_file)
+    kept = sorted((a_file / "work").iterdir())
+    assert len(kept) == 2
+    # The same size and time: a header that says something else is not seen, because it is not read again.
+    status = (a_file / "a.dicom").stat()
+    content = (a_file / "a.dicom").read_bytes()
+    (a_file / "a.dicom").write_bytes(bytes(len(content)))
+    os.utime(a_file / "a.dicom", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert_frame_equal(index(Listing(*rows), a_file).index, first.index)
+    os.utime(a_file / "a.dicom")
+    assert index(Listing(*rows), a_file).rejects["reason"].to_list() == ["not_dicom"]
+    (a_file / "a.dicom").write_bytes(content)
+    renamed = index(Listing(*({**row, "study_id": "other"} for row in rows)), a_file)
+    assert set(renamed.index["study_id"]) == {"other"}
+
+
+def test_a_name_that_is_no_utf_8_is_rejected_and_counted(a_file: Path) -> None:
+    (a_file / "images").mkdir()
+    (a_file / "images" / "good.dcm").write_bytes((a_file / "a.dicom").read_bytes())
+    (Path(os.fsdecode(os.fsencode(a_file / "images") + b"/b\xff.dcm"))).write_bytes((a_file / "a.dicom").read_bytes())
+    paths = base.find_images(a_file / "images", a_file)
+    assert paths == ["images/b\ufffd.dcm", "images/good.dcm"]
+    indexed = index(Listing(*({"path": path, "image_id": Path(path).stem.strip("\ufffd")} for path in paths)), a_file)
+    assert indexed.rejects.select("path", "reason").rows() == [("images/b\ufffd.dcm", "unreadable_header")]
+    assert indexed.num_found == 2
+
+
+@pytest.mark.parametrize(
+    ("attributes", "flags"),
+    [
+        ({}, {"magnification": False, "spot_compression": False, "implant_displaced": False, "synthetic_2d": False}),
+        ({"BreastImplantPresent": "YES"}, {"implant": True}),
+        ({"BreastImplantPresent": "NO"}, {"implant": False}),
+        ({}, {"implant": None}),
+        ({"ViewPosition": "MCC"}, {"magnification": True}),
+        ({"ImageType": ["DERIVED", "PRIMARY", "", "GENERATED_2D"]}, {"synthetic_2d": True}),
+    ],
+)
+def test_flags_of_the_header_are_columns(a_file: Path, attributes: dict[str, Any], flags: dict[str, Any]) -> None:
+    dataset = pydicom.dcmread(a_file / "a.dicom")
+    dataset.update(attributes)
+    dataset.save_as(a_file / "a.dicom")
+    row = index(Listing({"path": "a.dicom", "image_id": "a"}), a_file).index.row(0, named=True)
+    assert {name: row[name] for name in flags} == flags
 
 
 def test_the_configured_split_replaces_the_data_sets_own(cohort: Any, tmp_path: Path) -> None:

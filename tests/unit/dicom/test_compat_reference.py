@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mammoclip.dicom import Mammogram, Recipe, convert, find_breast, read_mammogram, to_png_array
-from mammoclip.dicom.crop import compat_indices
+from mammoclip.dicom.crop import column_extremes, compat_indices
 from mammoclip.dicom.grayscale import compat_grey_scale, drop_border
 from mammoclip.errors import RejectedInput
 
@@ -71,11 +71,12 @@ COMPAT = Recipe("compat", "compat", "stretch", 1520, 912)
 
 
 def compat_grey(mammogram: Mammogram) -> np.ndarray:
-    return compat_grey_scale(mammogram)(drop_border(mammogram.pixels))
+    pixels = drop_border(mammogram.pixels)
+    return compat_grey_scale(mammogram, int(pixels.min()), int(pixels.max()))(pixels)
 
 
 def assert_equal_indices(grey: np.ndarray) -> None:
-    rows, columns = compat_indices(grey, lambda values: values)
+    rows, columns = compat_indices(grey, lambda values: values, column_extremes(grey))
     assert (rows.tolist(), columns.tolist()) == reference_indices(grey)
 
 
@@ -185,7 +186,8 @@ def striped(on: list[int]) -> np.ndarray:
     ],
 )
 def test_columns_kept_by_the_published_counting(on: list[int], kept: list[int]) -> None:
-    _, columns = compat_indices(striped(on), lambda values: values)
+    grey = striped(on)
+    _, columns = compat_indices(grey, lambda values: values, column_extremes(grey))
     assert columns.tolist() == kept
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from mammoclip.dicom import Mammogram, read_mammogram, to_png_array
-from mammoclip.dicom.grayscale import compat_grey_scale, drop_border, strict_grey_scale
+from mammoclip.dicom.grayscale import drop_border, strict_grey_scale
 from mammoclip.errors import RejectedInput
 
 Make = Callable[..., Mammogram]
@@ -21,7 +21,8 @@ RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
 
 def strict_grey(mammogram: Mammogram, bits: int = 8) -> np.ndarray:
-    return strict_grey_scale(mammogram, bits)(drop_border(mammogram.pixels))
+    pixels = drop_border(mammogram.pixels)
+    return strict_grey_scale(mammogram, int(pixels.min()), int(pixels.max()), bits)(pixels)
 
 
 def framed(pixels: np.ndarray) -> np.ndarray:
@@ -312,4 +313,4 @@ def test_a_window_that_leaves_one_value_rejects_the_image_in_strict_only(make_ma
     mammogram = make_mammogram(framed(RAMP), WindowCenter=20000, WindowWidth=10)
     with pytest.raises(RejectedInput, match="constant_image"):
         strict_grey(mammogram)
-    assert compat_grey_scale(mammogram)(drop_border(mammogram.pixels)).max() == 255
+    assert to_png_array(mammogram, "compat")[0].max() == 255

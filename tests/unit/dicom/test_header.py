@@ -92,6 +92,103 @@ def test_the_view_comes_from_the_first_attribute_that_names_it(
     assert (header.view, header.view_source) == expected
 
 
+def concept(value: str, scheme: str = "SCT") -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, "in another language"
+    return item
+
+
+def view_code(value: str, scheme: str, *modifiers: str) -> Dataset:
+    item = concept(value, scheme)
+    item.ViewModifierCodeSequence = [concept(modifier, scheme) for modifier in modifiers]
+    return item
+
+
+@pytest.mark.parametrize(
+    ("value", "scheme", "view"),
+    [
+        ("399162004", "SCT", "CC"),
+        ("399368009", "SCT", "MLO"),
+        ("399260004", "SCT", "ML"),
+        ("399352003", "SCT", "LM"),
+        ("399099002", "SCT", "LMO"),
+        ("399192008", "SCT", "XCCL"),
+        ("399101009", "SCT", "XCCM"),
+        ("399188001", "SCT", "SIO"),
+        ("R-10242", "SRT", "CC"),
+        ("R-10226", "SRT", "MLO"),
+        ("R-10226", "SNM3", "MLO"),
+        ("R-10242", "99MADE-UP", None),
+        ("1234", "SCT", None),
+    ],
+)
+def test_the_view_code_counts_not_its_meaning(write_file: Write, value: str, scheme: str, view: str | None) -> None:
+    header = read_header(
+        write_file(
+            change=lambda dataset: (strip(dataset), dataset.update({"ViewCodeSequence": [concept(value, scheme)]}))
+        ).path
+    )
+    assert header.view == view
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"ViewPosition": "CC"}, ("CC", False, False, False)),
+        ({"ViewPosition": "RCC"}, ("CC", False, False, False)),
+        ({"ViewPosition": "L MLO"}, ("MLO", False, False, False)),
+        ({"ViewPosition": "rmlo"}, ("MLO", False, False, False)),
+        ({"ViewPosition": "LMO"}, ("LMO", False, False, False)),
+        ({"ViewPosition": "LMLO"}, ("MLO", False, False, False)),
+        ({"ViewPosition": "MCC"}, ("CC", True, False, False)),
+        ({"ViewPosition": "SMLO"}, ("MLO", False, True, False)),
+        ({"ViewPosition": "SIO"}, ("SIO", False, False, False)),
+        ({"ViewPosition": "CCID"}, ("CC", False, False, True)),
+        ({"ViewPosition": "CC", "EstimatedRadiographicMagnificationFactor": "1.8"}, ("CC", True, False, False)),
+        ({"ViewPosition": "CC", "EstimatedRadiographicMagnificationFactor": "1.07"}, ("CC", False, False, False)),
+        ({"ViewPosition": "CC", "EstimatedRadiographicMagnificationFactor": ""}, ("CC", False, False, False)),
+        ({"ViewPosition": "CC", "EstimatedRadiographicMagnificationFactor": "1.5\\2"}, ("CC", False, False, False)),
+        ({"ViewCodeSequence": [view_code("399162004", "SCT", "399163009")]}, ("CC", True, False, False)),
+        ({"ViewCodeSequence": [view_code("399162004", "SCT", "399055006")]}, ("CC", False, True, False)),
+        ({"ViewCodeSequence": [view_code("R-10226", "SRT", "R-102D5")]}, ("MLO", False, False, True)),
+        (
+            {"ViewPosition": "MLO", "ViewCodeSequence": [view_code("R-10226", "SRT", "R-102D6", "R-102D7")]},
+            ("MLO", True, True, False),
+        ),
+    ],
+)
+def test_magnification_spot_and_displaced_implant_are_recognised(
+    write_file: Write, attributes: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    header = read_header(write_file(change=lambda dataset: (strip(dataset), dataset.update(attributes))).path)
+    assert (header.view, header.magnification, header.spot_compression, header.implant_displaced) == expected
+
+
+TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"SOPClassUID": TOMOSYNTHESIS, "NumberOfFrames": 60}, "tomosynthesis"),
+        ({"SOPClassUID": TOMOSYNTHESIS}, "tomosynthesis"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.13.1.4"}, "tomosynthesis"),
+        ({"NumberOfFrames": 2}, "multi_frame"),
+        ({"Rows": 65535, "Columns": 65535}, "too_large"),
+        ({"Rows": 10_001, "Columns": 10_000}, "too_large"),
+    ],
+)
+def test_what_is_no_2d_mammogram_is_rejected(write_file: Write, attributes: dict[str, Any], reason: str) -> None:
+    assert rejected(write_file(change=lambda dataset: dataset.update(attributes)).path) == reason
+
+
+@pytest.mark.parametrize("sop_class", [TOMOSYNTHESIS, "1.2.840.10008.5.1.4.1.1.1.2"])
+def test_a_2d_image_computed_from_a_tomosynthesis_is_kept_with_a_flag(write_file: Write, sop_class: str) -> None:
+    synthetic = {"SOPClassUID": sop_class, "ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]}
+    assert read_header(write_file(change=lambda dataset: dataset.update(synthetic)).path).synthetic_2d
+    assert not read_header(write_file().path).synthetic_2d
+
+
 def test_real_films_name_the_view_in_the_patient_orientation(real_files: list) -> None:
     found = [read_header(path) for path in real_files]
     assert [header.laterality for header in found] == list("LLRRLLRR")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mammoclip.dicom.contour import contour_box, shrink
-from mammoclip.dicom.crop import bounds, compat_indices, take
+from mammoclip.dicom.crop import Indices, bounds, column_extremes, compat_indices, take
 from mammoclip.dicom.geometry import CropBox, Placement, pad, stretch
 from mammoclip.dicom.grayscale import BORDER_PX, compat_grey_scale, drop_border, strict_grey_scale
 from mammoclip.dicom.pixels import Mammogram, read_mammogram
@@ -40,6 +40,7 @@ class Recipe:
         height_px: rows of the PNG.
         width_px: columns of the PNG.
         bits: 8, or 16 with the strict grey scale.
+        decoder: cpu, or gpu for JPEG 2000 through nvImageCodec; the pixels are the same.
     """
 
     grayscale: str
@@ -48,6 +49,7 @@ class Recipe:
     height_px: int
     width_px: int
     bits: int = 8
+    decoder: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse what is none of the above.
@@ -60,6 +62,7 @@ class Recipe:
             ("crop", _MODES),
             ("geometry", ("stretch", "pad")),
             ("bits", (8, 16) if self.grayscale == "strict" else (8,)),
+            ("decoder", ("cpu", "gpu")),
         ):
             if getattr(self, name) not in valid:
                 expected = " or ".join(map(repr, valid))
@@ -103,7 +106,7 @@ def find_breast(image_u8: npt.NDArray[np.uint8], mode: str) -> tuple[int, int, i
     if mode not in _MODES:
         raise ValueError(f"mode is {mode!r}; expected 'compat' or 'strict'.")
     if mode == "compat":
-        return bounds(*compat_indices(image_u8, lambda values: values))
+        return bounds(*_compat_indices_of_grey(image_u8))
     return contour_box(shrink(image_u8), image_u8.shape)
 
 
@@ -124,7 +127,7 @@ def convert_file(path: Path, recipe: Recipe) -> Converted:
     Raises:
         RejectedInput: as ``read_mammogram`` and ``to_png_array``.
     """
-    image, placement = convert(read_mammogram(path), recipe)
+    image, placement = convert(read_mammogram(path, recipe.decoder), recipe)
     return Converted(encode_png(image), placement)
 
 
@@ -146,18 +149,27 @@ def encode_png(image: Image) -> bytes:
 
 def _crop(mammogram: Mammogram, grayscale: str, crop: str, bits: int) -> tuple[Image, CropBox]:
     """Return the grey values of the breast alone; only those are looked up."""
-    grey = compat_grey_scale(mammogram) if grayscale == "compat" else strict_grey_scale(mammogram, bits)
     pixels = drop_border(mammogram.pixels)
+    extremes = column_extremes(pixels)
+    if grayscale == "compat":
+        grey = compat_grey_scale(mammogram, extremes.low, extremes.high)
+    else:
+        grey = strict_grey_scale(mammogram, extremes.low, extremes.high, bits)
 
     def to_u8(values: Image) -> Image:
         return grey(values) if bits == 8 else (grey(values) >> 8).astype(np.uint8)
 
     if crop == "compat":
-        # The released grey rises or falls with the stored value; the standard's need not.
-        image, grey_of = (pixels, to_u8) if grayscale == "compat" else (to_u8(pixels), lambda values: values)
-        rows, columns = compat_indices(image, grey_of)
+        if grayscale == "compat":
+            rows, columns = compat_indices(pixels, to_u8, extremes)
+        else:  # this grey need not rise or fall with the stored value
+            rows, columns = _compat_indices_of_grey(to_u8(pixels))
         cropped, box = take(pixels, rows, columns), bounds(rows, columns)
     else:
         box = contour_box(to_u8(shrink(pixels)), pixels.shape)
         cropped = pixels[box[0] : box[1], box[2] : box[3]]
     return grey(cropped), CropBox(*(side + BORDER_PX for side in box))
+
+
+def _compat_indices_of_grey(image_u8: Image) -> tuple[Indices, Indices]:
+    return compat_indices(image_u8, lambda values: values, column_extremes(image_u8))
