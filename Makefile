@@ -25,6 +25,9 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	for benchmark in benchmarks/bench_*.py; do python $$benchmark || exit 1; done
 
+bench-%: $(VENV)/installed-dev
+	python benchmarks/bench_$*.py
+
 clean:
 	rm -rf $(VENV) results
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import jinja2
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
@@ -25,6 +24,7 @@ from mammoclip.paper.conservation import (
 )
 from mammoclip.paper.crops import data_uri
 from mammoclip.paper.figures import BLUE, VERMILION, figure_style, render_figure
+from mammoclip.paper.page import load_page
 from mammoclip.paper.unusual import (
     FLAGS,
     MIN_PER_VIEW,
@@ -144,19 +144,11 @@ def render_quality(quality: Quality, pictures: Mapping[str, str], source: Source
         pictures: data URI of each unusual crop, by ``image_id``.
         source: what the images are and whom to credit, if that is known.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mammoclip", "paper"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     histogram, low, median, high = "", "", "", ""
     if quality.num_written:
         histogram = data_uri(render_figure(draw_crop_ratios(quality.ratios, quality.unusual), "png"), "image/png")
         low, median, high = (format_measure(value) for value in np.quantile(quality.ratios, [0.0, 0.5, 1.0]))
-    return environment.get_template("quality.html").render(
+    return load_page("quality.html").render(
         quality=quality,
         pictures=pictures,
         source=source,

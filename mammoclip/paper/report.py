@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-import jinja2
-
 from mammoclip.config import EvaluateSection, PretrainSection
 from mammoclip.paper.classification import Comparison
 from mammoclip.paper.conservation import Conservation
 from mammoclip.paper.crops import Crop, crop_data_uri
 from mammoclip.paper.grid import Grid
 from mammoclip.paper.inputs import Inputs
+from mammoclip.paper.page import load_page
 from mammoclip.paper.provenance import Provenance
 from mammoclip.paper.showcase import Showcase
 from mammoclip.paper.wording import PROTOCOL_MEANINGS, ROLES, SOURCES, Source, finding_name, format_percent
@@ -65,16 +64,8 @@ def make_thumbnails(
 
 def render_report(report: Report) -> str:
     """Return the HTML of ``report.html``."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mammoclip", "paper"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     above = [verdict for comparison in report.comparisons for verdict in comparison.above]
-    return environment.get_template("report.html").render(
+    return load_page("report.html").render(
         **{field.name: getattr(report, field.name) for field in fields(report)},
         title=TITLE,
         confidence=format_percent(report.evaluate.confidence),
