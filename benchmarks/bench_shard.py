@@ -71,7 +71,7 @@ SYNTAXES = {
         1.15,
     ),
     "JPEG-LS": Syntax(JPEGLSLossless, imagecodecs.jpegls_encode, imagecodecs.jpegls_decode, None),
-    "HTJ2K": Syntax(HTJ2KLossless, imagecodecs.htj2k_encode, imagecodecs.htj2k_decode, None),
+    "HTJ2K": Syntax(HTJ2KLossless, imagecodecs.htj2k_encode, imagecodecs.jpeg2k_decode, None),
 }
 
 
@@ -170,12 +170,12 @@ def compare(folder: Path, dataset: pydicom.Dataset, repeats: int) -> None:
             ]
             assert np.array_equal(*images), f"{name}: the pixels differ from the reference's"
         seconds = time_in_turns(functions, repeats)
-        faster = seconds["reference"] / seconds["ours"] if "reference" in seconds else float("nan")
+        faster = f"{seconds['reference'] / seconds['ours']:5.2f}x" if "reference" in seconds else "     -"
         wanted = f"(>= {syntax.wanted})" if syntax.wanted else ""
         times = " ".join(
             f"{1000 * seconds.get(key, float('nan')):6.0f} ms" for key in ("reference", "ours", "floor", "strict")
         )
-        print(f"{name:14} {times}   {faster:5.2f}x {wanted:9} {seconds['ours'] / seconds['floor']:5.2f}x (<= 1.35)")
+        print(f"{name:14} {times}   {faster} {wanted:9} {seconds['ours'] / seconds['floor']:5.2f}x (<= 1.35)")
 
 
 def convert_and_weigh(path: Path) -> float:

@@ -55,7 +55,7 @@ class PhantomCohort(Section):
 
     num_patients: PositiveInt = Field(default=400, description="patients, one exam each")
     rows_px: int = Field(default=800, ge=128, description="nominal detector rows, in pixels")
-    columns_px: int = Field(default=512, ge=96, description="nominal detector columns, in pixels")
+    columns_px: int = Field(default=512, ge=128, description="nominal detector columns, in pixels")
 
 
 class Dataset(Section):
