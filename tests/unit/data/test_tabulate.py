@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -192,6 +193,25 @@ def test_boxes_move_from_stored_pixels_to_pixels_of_the_png() -> None:
     raw = raw_tables(four_views("p"), findings=[(IMAGE, "mass", 4, 30, 40, 50, 60)])
     assert boxes(raw) == [(IMAGE, "mass", 4, 20.0, 60.0, 60.0, 100.0)]
     assert boxes(raw, "compat") == boxes(raw)
+
+
+def test_boxes_follow_scale_and_padding() -> None:
+    raw = raw_tables(four_views("p"), findings=[(IMAGE, "mass", 4, 30, 40, 50, 60)])
+    padded = {"scale_x": 0.5, "scale_y": 0.25, "pad_left": 7, "pad_top": 11, "geometry": "pad"}
+    raw = replace(raw, manifest=raw.manifest.with_columns(**{name: pl.lit(value) for name, value in padded.items()}))
+    assert boxes(raw) == [(IMAGE, "mass", 4, 12.0, 18.5, 22.0, 23.5)]
+    assert boxes(raw, "compat") == boxes(raw)
+
+
+def test_a_magnification_or_spot_view_is_an_image_but_no_half_of_a_pair() -> None:
+    raw = raw_tables(four_views("p"))
+    spot = pl.col("image_id") == raw.index["image_id"][0]
+    for flag in ("magnification", "spot_compression"):
+        tables = tabulate_dataset(
+            replace(raw, index=raw.index.with_columns(spot.alias(flag))), "d", "strict", FRACTIONS
+        )
+        paired = [*tables["breasts"]["cc_image_ids"].explode(), *tables["breasts"]["mlo_image_ids"].explode()]
+        assert set(tables["images"]["image_id"]) - set(paired) == {raw.index["image_id"][0]}
 
 
 def test_a_box_across_the_edge_of_the_crop_is_cut() -> None:
