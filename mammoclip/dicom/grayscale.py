@@ -150,7 +150,15 @@ def _modality(dataset: Dataset) -> Formula:
     slope, intercept = _first(dataset, "RescaleSlope"), _first(dataset, "RescaleIntercept")
     if slope is None or intercept is None:
         return lambda stored: stored
-    return lambda stored: stored * slope + intercept
+    return partial(_rescale, slope, intercept)
+
+
+def _rescale(slope: float, intercept: float, stored: Pixels) -> Pixels:
+    with np.errstate(over="ignore"):
+        values = stored * slope + intercept
+    if not np.isfinite(values).all():
+        raise ValueError("the rescaled values are not finite")
+    return np.asarray(values)
 
 
 def _voi(dataset: Dataset) -> Formula | None:
@@ -196,10 +204,13 @@ def _look_up(lut: Dataset) -> tuple[Formula, Pixels]:
     """Return the look-up, and the table: before its first entry comes the first, after the last the last."""
     num_entries, first, _ = lut.LUTDescriptor
     data = lut.LUTData
-    table = (np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data))[: num_entries or 1 << 16]
+    order = ">" if lut.original_encoding[1] is False else "<"  # of bytes (OW); pydicom converts numbers (US) itself
+    table = (np.frombuffer(data, f"{order}u2") if isinstance(data, bytes) else np.asarray(data))[
+        : num_entries or 1 << 16
+    ]
     if len(table) < (num_entries or 1 << 16):
         raise ValueError("the LUT is shorter than its descriptor says")
-    return lambda values: table[np.clip(values.astype(np.int64) - first, 0, len(table) - 1)], table
+    return lambda values: table[(np.clip(values, first, first + len(table) - 1) - first).astype(np.int64)], table
 
 
 def _first(dataset: Dataset, keyword: str) -> float | None:

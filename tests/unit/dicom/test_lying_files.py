@@ -224,6 +224,16 @@ def test_a_transfer_syntax_that_names_another_codec_is_undecodable(tmp_path: Pat
                 assert rejection(path) == "undecodable", (true_name, said_name)
 
 
+@pytest.mark.parametrize("name", ["explicit", "implicit", "big_endian", "deflated", "rle"])
+@pytest.mark.parametrize(
+    "lie", [{"BitsStored": 0}, {"BitsStored": 17}, {"HighBit": 16}, {"HighBit": 10}, {"BitsAllocated": 8}]
+)
+def test_bits_that_contradict_each_other_are_undecodable(tmp_path: Path, name: str, lie: dict[str, int]) -> None:
+    path = write_mammogram(tmp_path / "image", noise(12), name, 12)
+    read_mammogram(path)
+    assert rejection(write_mammogram(path, noise(12), name, 12, **lie)) == "undecodable"
+
+
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_fragments_are_not_taken_for_uncompressed_pixels(tmp_path: Path, name: str) -> None:
     """Though they are more bytes than the pixels would be."""
