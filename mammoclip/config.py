@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 from mammoclip.errors import ConfigError
 
 Mode = Literal["compat", "strict"]
-AdapterName = Literal["vindr", "phantom", "image_report", "cbis_ddsm"]
+AdapterName = Literal["vindr", "rsna", "phantom", "image_report", "image_label", "cbis_ddsm"]
 Split = Literal["train", "validation", "test"]
 Task = Literal["mass", "suspicious_calcification", "density"]
 Control = Literal["none", "untrained", "shuffled_reports"]

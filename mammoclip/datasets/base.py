@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import polars as pl
@@ -93,6 +93,63 @@ def read_csv(path: Path, required: list[str]) -> pl.DataFrame:
         if column not in frame.columns:
             raise DatasetError(f"{path} has no column {column!r}; found {', '.join(frame.columns)}")
     return frame.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def read_label(column: pl.Series, path: Path) -> pl.Series:
+    """Read whole numbers, also when written as ``1.0``, ``True`` or ``False``; an empty cell is null.
+
+    In the column ``density`` A to D stand for 0 to 3.
+
+    Raises:
+        DatasetError: names the file, the column and the first value that is none.
+    """
+    if column.name == "density":
+        return _read_density(column, path)
+    return _read_integers(column, path)
+
+
+def _read_integers(column: pl.Series, path: Path) -> pl.Series:
+    text = column.str.strip_chars().replace({"": None, "True": "1", "False": "0"})
+    numbers = text.cast(pl.Float64, strict=False)
+    whole = numbers.cast(pl.Int32, strict=False)
+    wrong = column.filter(text.is_not_null() & (whole != numbers).fill_null(True))
+    if len(wrong):
+        raise DatasetError(f"{path}: column {column.name!r} should hold whole numbers, found {wrong[0]!r}")
+    return whole
+
+
+def _read_density(column: pl.Series, path: Path) -> pl.Series:
+    letters = column.str.strip_chars().str.to_uppercase().replace({"A": "0", "B": "1", "C": "2", "D": "3"})
+    densities = _read_integers(letters.rename(column.name), path)
+    wrong = column.filter((densities < 0) | (densities > 3))
+    if len(wrong):
+        raise DatasetError(f"{path}: column {column.name!r} should hold A to D or 0 to 3, found {wrong[0]!r}")
+    return densities
+
+
+def to_attributes(wide: pl.DataFrame) -> pl.DataFrame:
+    """Turn a table of image_id and one column per attribute into ``ATTRIBUTES``; nulls are left out."""
+    long = wide.unpivot(index="image_id", variable_name="attribute", value_name="value").drop_nulls("value")
+    return long.cast(dict(ATTRIBUTES.items()))
+
+
+def join_by_stem(folder: Path, root: Path, table: pl.DataFrame) -> pl.DataFrame:
+    """Return ``FILES``: each file under ``folder`` with the row whose image_id is its name without suffix.
+
+    ``study_id`` (default: the patient) and ``split`` are used where ``table`` has them.
+    """
+    paths = find_images(folder, root)
+    stems = [PurePosixPath(path).stem for path in paths]
+    found = pl.DataFrame({"path": paths, "key": stems}, schema={"path": pl.String, "key": pl.String})
+    if "study_id" not in table.columns:
+        table = table.with_columns(study_id=pl.col("patient_id"))
+    if "split" not in table.columns:
+        table = table.with_columns(split=pl.lit(None, pl.String))
+    listed = table.with_columns(pl.col("laterality", "view").str.to_uppercase(), key=pl.col("image_id"))
+    joined = found.join(listed, on="key", how="full", coalesce=True)
+    return joined.select(pl.col(name).cast(dtype) for name, dtype in FILES.items()).sort(
+        "path", "image_id", nulls_last=True
+    )
 
 
 def find_images(folder: Path, root: Path) -> list[str]:

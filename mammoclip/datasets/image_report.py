@@ -6,7 +6,7 @@ study_id and split (train, test) may follow. A file belongs to the row whose ima
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import polars as pl
 
@@ -20,14 +20,7 @@ class ImageReport(base.Adapter):
 
     def files(self, root: Path) -> pl.DataFrame:
         """List ``images/`` and join the table by image id."""
-        paths = base.find_images(root / "images", root)
-        stems = [PurePosixPath(path).stem for path in paths]
-        found = pl.DataFrame({"path": paths, "key": stems}, schema={"path": pl.String, "key": pl.String})
-        table = self._table(root).with_columns(pl.col("laterality", "view").str.to_uppercase(), key=pl.col("image_id"))
-        joined = found.join(table, on="key", how="full", coalesce=True)
-        return joined.select(pl.col(name).cast(dtype) for name, dtype in base.FILES.items()).sort(
-            "path", "image_id", nulls_last=True
-        )
+        return base.join_by_stem(root / "images", root, self._table(root))
 
     def reports(self, root: Path) -> pl.DataFrame:
         """Return FINDINGS and IMPRESSION of each side, once where several images carry the same."""
@@ -46,6 +39,4 @@ class ImageReport(base.Adapter):
         frame = base.read_csv(root / "reports.csv", _COLUMNS)
         if "study_id" not in frame.columns:
             frame = frame.with_columns(study_id=pl.col("patient_id"))
-        if "split" not in frame.columns:
-            frame = frame.with_columns(split=pl.lit(None, pl.String))
         return frame
