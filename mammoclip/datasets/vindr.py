@@ -7,7 +7,7 @@ training text comes from prompts about its labels.
 from __future__ import annotations
 
 import ast
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import polars as pl
 
@@ -37,24 +37,8 @@ class VinDr(base.Adapter):
 
     def files(self, root: Path) -> pl.DataFrame:
         """List ``images/`` and join the breast-level table by image id."""
-        paths = base.find_images(root / "images", root)
-        stems = [PurePosixPath(path).stem for path in paths]
-        found = pl.DataFrame({"path": paths, "image_id": stems}, schema={"path": pl.String, "image_id": pl.String})
-        listed = self._images(root).select(
-            "image_id",
-            "patient_id",
-            "study_id",
-            pl.col("laterality").str.to_uppercase(),
-            view=pl.col("view_position").str.to_uppercase(),
-            split=pl.col("split").replace(_SPLITS),
-            listed=pl.lit(True),
-        )
-        joined = found.join(listed, on="image_id", how="full", coalesce=True)
-        return (
-            joined.with_columns(image_id=pl.when("listed").then("image_id"))
-            .select(pl.col(name).cast(dtype) for name, dtype in base.FILES.items())
-            .sort("path", "image_id", nulls_last=True)
-        )
+        listed = self._images(root).with_columns(view=pl.col("view_position"), split=pl.col("split").replace(_SPLITS))
+        return base.join_by_stem(root / "images", root, listed)
 
     def findings(self, root: Path) -> pl.DataFrame:
         """Return one row per finding category of each annotated box."""

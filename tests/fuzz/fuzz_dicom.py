@@ -90,12 +90,10 @@ def examine(path: Path) -> Outcome:
     """Read the header and convert the file by each recipe."""
     try:
         return Outcome((_header_or_reject(path), *(convert_or_reject(recipe, path) for recipe in RECIPES.values())))
-    except Exception:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # whatever it is, it is what the fuzzer looks for; a codec's panic in Rust is no Exception
         return Outcome(bug=traceback.format_exc())
-    except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise
-        return Outcome(bug=traceback.format_exc())  # the panic of a codec in Rust is no Exception
 
 
 def _header_or_reject(path: Path) -> RejectedInput | None:
