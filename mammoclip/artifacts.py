@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -36,7 +36,34 @@ REJECT_REASONS = {
     "unsafe_id": "an identifier holds characters that a file name may not",
     "worker_crashed": "the process that worked on the file died, twice",
     "time_limit": "the file took longer than the time limit, twice",
+    "laterality_conflict": "the data set's tables and the DICOM header name different sides",
+    "wrong_type": "a cell of a table is not what its column should hold",
+    "unknown_finding": "a finding that is none of the ten",
+    "unknown_image": "a row of a table speaks of an image that the data set does not list",
+    "duplicate_row": "a row of a table repeats an earlier one",
+    "contradictory_rows": "rows of the tables contradict each other",
+    "bad_box": "the box of a finding is empty, inverted or outside the image",
+    "box_outside_crop": "the box of a finding lies outside the crop of the breast",
+    "empty_report": "a report without text",
+    "report_without_image": "a report of an exam or breast without an image",
+    "too_long_report": "a text longer than any report",
 }
+
+
+FINDING_NAMES = (
+    "mass",
+    "suspicious_calcification",
+    "architectural_distortion",
+    "asymmetry",
+    "focal_asymmetry",
+    "global_asymmetry",
+    "suspicious_lymph_node",
+    "nipple_retraction",
+    "skin_retraction",
+    "skin_thickening",
+)
+"""The ten findings of the paper, as all tables spell them."""
+NO_FINDING = "no_finding"
 
 
 @dataclass(frozen=True)
@@ -77,7 +104,7 @@ _IDS = {
 
 INDEX = Table(
     "index",
-    2,
+    3,
     {
         **_IDS,
         "laterality_source": Column(pl.String, "DICOM keyword or table that named the side"),
@@ -96,17 +123,18 @@ INDEX = Table(
         "manufacturer": Column(pl.String, "Manufacturer", nullable=True),
         "presentation_intent": Column(pl.String, "PresentationIntentType", nullable=True),
         "size_bytes": Column(pl.Int64, "file size"),
-        "split": Column(pl.String, "split given by the data set: train or test", nullable=True),
+        "split": Column(pl.String, "split given by the data set: train, validation or test", nullable=True),
+        "fold": Column(pl.Int32, "fold given by the data set", nullable=True),
     },
 )
 
 REJECTS = Table(
     "rejects",
-    1,
+    2,
     {
         "dataset": Column(pl.String, "name of the data set"),
         "stage": Column(pl.String, "stage that rejected the input"),
-        "path": Column(pl.String, "input, relative to the root of the data set"),
+        "path": Column(pl.String, "file, relative to the root; of a table also the row (the header is row 1)"),
         "reason": Column(pl.Enum(sorted(REJECT_REASONS)), "one of artifacts.REJECT_REASONS"),
         "detail": Column(pl.String, "a sentence without patient identifiers"),
     },
@@ -140,13 +168,26 @@ MANIFEST = Table(
 
 IMAGES = Table(
     "images",
-    2,
+    3,
     {
         **_IDS,
         "split": Column(pl.String, "train, validation or test; one split per patient"),
-        **{name: MANIFEST.columns[name] for name in MANIFEST.columns if name != "image_id"},
+        "fold": INDEX.columns["fold"],
+        **{
+            # Null where tables are made before any image is converted (mammoclip tabulate).
+            name: replace(column, nullable=True)
+            for name, column in MANIFEST.columns.items()
+            if name != "image_id"
+        },
     },
 )
+
+_BOX = {
+    name: Column(
+        pl.Float64, "box in pixels of the PNG (x right, y down, half-open); before conversion in stored pixels"
+    )
+    for name in ("x_min", "y_min", "x_max", "y_max")
+}
 
 FINDINGS = Table(
     "findings",
@@ -156,21 +197,40 @@ FINDINGS = Table(
         "image_id": _IDS["image_id"],
         "finding": Column(pl.String, "mass, suspicious_calcification, ..."),
         "birads": Column(pl.Int32, "BI-RADS assessment of the finding", nullable=True),
-        **{
-            name: Column(pl.Float64, "box in pixels of the PNG (x right, y down, half-open)")
-            for name in ("x_min", "y_min", "x_max", "y_max")
-        },
+        **_BOX,
     },
 )
 
 ATTRIBUTES = Table(
     "attributes",
-    1,
+    2,
     {
         "dataset": _IDS["dataset"],
         "image_id": _IDS["image_id"],
-        "attribute": Column(pl.String, "mass, suspicious_calcification, ..., density, birads"),
-        "value": Column(pl.Int32, "0 or 1 for a finding; density 0-3 for A-D; birads 0-6"),
+        "attribute": Column(pl.String, "mass, suspicious_calcification, ..., no_finding, density, birads, malignancy"),
+        "value": Column(pl.Int32, "0 or 1 for a finding; density 0-3 for A-D; birads 0-6; age in years"),
+        "source": Column(pl.String, "table, or report: read from the text where no table says it"),
+    },
+)
+
+LABELS = Table(
+    "labels",
+    1,
+    {
+        **_IDS,
+        "split": IMAGES.columns["split"],
+        "fold": INDEX.columns["fold"],
+        **{
+            name: Column(pl.Int32, "1 present, 0 absent, null unknown", nullable=True)
+            for name in (*FINDING_NAMES, "no_finding", "malignancy", "biopsy", "invasive", "implant")
+        },
+        "density": Column(pl.Int32, "breast density, 0-3 for A-D", nullable=True),
+        "birads": Column(pl.Int32, "BI-RADS assessment of the breast, 0-6", nullable=True),
+        "finding_birads": Column(pl.Int32, "compat: assessment of the row's finding", nullable=True),
+        **{
+            name: replace(column, nullable=True, meaning=f"compat: the row's {column.meaning}")
+            for name, column in _BOX.items()
+        },
     },
 )
 
@@ -189,7 +249,7 @@ REPORTS = Table(
 
 BREASTS = Table(
     "breasts",
-    1,
+    2,
     {
         "dataset": _IDS["dataset"],
         "patient_id": _IDS["patient_id"],
@@ -200,8 +260,27 @@ BREASTS = Table(
         "texts": Column(
             pl.List(pl.List(pl.String)), "unique sections, findings first, each a list of sentences; empty: no report"
         ),
+        **{
+            f"{view}_{which}": Column(pl.List(pl.String), f"what a label calls {meaning} in the {view.upper()} images")
+            for view in ("cc", "mlo")
+            for which, meaning in (("positives", "present"), ("negatives", "absent"))
+        },
+        "density": Column(pl.Int32, "breast density, 0-3 for A-D", nullable=True),
+        "birads": Column(pl.Int32, "BI-RADS assessment of the breast, 0-6", nullable=True),
     },
 )
+
+PARAPHRASES = Table(
+    "paraphrases",
+    1,
+    {
+        "text": Column(pl.String, "a cleaned sentence of a report"),
+        "paraphrases": Column(pl.List(pl.String), "other sentences that say the same; may be empty"),
+    },
+)
+
+TABULATED = (FINDINGS, ATTRIBUTES, LABELS, REPORTS, BREASTS, IMAGES)
+"""What the stage ``tabulate`` writes for a data set, the images last."""
 
 STEPS = Table(
     "steps",
@@ -303,13 +382,14 @@ def write_table(frame: pl.DataFrame, table: Table, path: Path) -> None:
     """Validate ``frame`` against ``table`` and write it atomically, columns in the published order.
 
     Raises:
-        ArtifactError: if a column is missing, has another type, or holds nulls where none may be.
+        ArtifactError: if a column is missing, has another type, or holds nulls where none may be, or a patient is in
+            several splits.
     """
     missing = [name for name in table.columns if name not in frame.columns]
     if missing:
         raise ArtifactError(f"{path}: table {table.name!r} lacks the column {missing[0]!r}")
     frame = pl.DataFrame([_cast(frame[name], dtype, path) for name, dtype in table.schema.items()])
-    _check_nulls(frame, table, path)
+    _check_values(frame, table, path)
     with atomic_path(path) as temporary:
         metadata = {"mammoclip.table": table.name, "mammoclip.version": str(table.version)}
         frame.write_parquet(temporary, metadata=metadata, compression="zstd")
@@ -339,7 +419,7 @@ def read_table(table: Table, path: Path) -> pl.DataFrame:
             raise ArtifactError(f"{path}: column {name!r} is missing; delete the file and rerun its stage")
         if frame.schema[name] != dtype:
             raise ArtifactError(f"{path}: column {name!r} should be {dtype}, found {frame.schema[name]}")
-    _check_nulls(frame, table, path)
+    _check_values(frame, table, path)
     return frame.select(list(table.columns))
 
 
@@ -356,10 +436,17 @@ def _cast(column: pl.Series, dtype: pl.DataType, path: Path) -> pl.Series:
         ) from None
 
 
-def _check_nulls(frame: pl.DataFrame, table: Table, path: Path) -> None:
+def _check_values(frame: pl.DataFrame, table: Table, path: Path) -> None:
     for name, column in table.columns.items():
         if not column.nullable and frame[name].null_count():
             raise ArtifactError(f"{path}: column {name!r} holds {frame[name].null_count()} nulls, none may be")
+    if {"patient_id", "split"} <= set(table.columns) and not table.columns["split"].nullable:
+        splits = frame.lazy().group_by("patient_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+        if crossing := splits.collect().height:
+            raise ArtifactError(
+                f"{path}: {crossing} patients are in several splits; what is learned of a patient in training would be "
+                "tested on the same patient. Give each patient one split and rerun the tabulate stage"
+            )
 
 
 def write_text(text: str, path: Path) -> None:

@@ -17,7 +17,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 from mammoclip.errors import ConfigError
 
 Mode = Literal["compat", "strict"]
-AdapterName = Literal["vindr", "rsna", "phantom", "image_report", "image_label", "cbis_ddsm"]
+AdapterName = Literal[
+    "vindr",
+    "rsna",
+    "embed",
+    "cbis_ddsm",
+    "cmmd",
+    "inbreast",
+    "csaw_cc",
+    "image_report",
+    "image_label",
+    "phantom",
+]
 Split = Literal["train", "validation", "test"]
 Task = Literal["mass", "suspicious_calcification", "density"]
 Control = Literal["none", "untrained", "shuffled_reports"]
@@ -112,7 +123,7 @@ class TabulateSection(Section):
     """Reports, boxes, labels and image-text pairs as Parquet tables."""
 
     mode: Mode = Field(
-        default="strict", description="text cleaning and box geometry: as released (compat) or as it should be"
+        default="strict", description="texts, labels and boxes: as released (compat) or as they should be"
     )
     validation_fraction: Fraction = Field(
         default=0.1, description="part of the training patients that selects the epoch"
@@ -120,6 +131,26 @@ class TabulateSection(Section):
     test_fraction: Fraction = Field(
         default=0.2, description="part of the patients tested where the data set has no split"
     )
+    stratify_by: str | None = Field(
+        default=None, description="attribute, such as malignancy, of whose values every split has the same share"
+    )
+
+
+class ParaphraseSection(Section):
+    """A second wording of every sentence of a report (paper: back-translation from Italian)."""
+
+    method: Literal["none", "rules", "back_translation"] = Field(
+        default="rules", description="rules: synonyms and word order, offline; back_translation: two Marian models"
+    )
+    forward: str = Field(
+        default="Helsinki-NLP/opus-mt-en-it", description="Marian model away from English: hub id or folder"
+    )
+    backward: str = Field(default="Helsinki-NLP/opus-mt-it-en", description="Marian model back into English")
+    num_paraphrases: PositiveInt = Field(default=1, description="wordings of each sentence beside its own")
+    num_beams: PositiveInt = Field(default=5, description="beams of a translation (paper: 5)")
+    temperature: PositiveFloat = Field(default=1.5, description="sampling temperature of a translation (paper: 1.5)")
+    batch_size: PositiveInt = Field(default=64, description="sentences at a time; the result does not depend on it")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the models of back_translation run")
 
 
 class Augmentation(Section):
@@ -233,6 +264,7 @@ class Config(Section):
     datasets: dict[Name, Dataset] = Field(description="data sets by name")
     shard: ShardSection = ShardSection()
     tabulate: TabulateSection = TabulateSection()
+    paraphrase: ParaphraseSection = ParaphraseSection()
     pretrain: PretrainSection
     evaluate: EvaluateSection
     paper: PaperSection = PaperSection()

@@ -1,6 +1,7 @@
-"""What is generated from the code: the JSON schema, ``docs/configuration.md`` and the tables of ``docs/formats.md``.
+"""What is generated from the code: the JSON schema, ``docs/configuration.md``, ``docs/datasets.md``, and the tables of
+``docs/formats.md``.
 
-``python -m mammoclip.documentation`` rewrites the three files below the current folder; a test shows drift.
+``python -m mammoclip.documentation`` rewrites the files below the current folder; a test shows drift.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from mammoclip import artifacts
 from mammoclip.artifacts import REJECT_REASONS, Table
 from mammoclip.config import Config, json_schema
+from mammoclip.datasets import ADAPTERS
 
 TABLES: tuple[Table, ...] = tuple(value for value in vars(artifacts).values() if isinstance(value, Table))
 """Every published table, in the order of the stages."""
@@ -30,6 +32,17 @@ _CONFIGURATION = """# Configuration
 a wrong type is an error that names the key and the nearest valid one. The unit of a number is in its name.
 Generated from `mammoclip/config.py` by `python -m mammoclip.documentation`.
 """
+_DATASETS = """# Data sets
+
+What each data set gives, and under which licence. `weights` says whether the licence lets weights that were trained on
+it be passed on; licences change: read the data set's own before you rely on this table. Set `adapter` and `root` under
+`datasets` in the configuration, or try one alone, before any image is converted:
+
+    mammoclip tabulate vindr --root data/vindr-mammo --out tables
+
+To add one: [adding-a-dataset.md](adding-a-dataset.md). Generated from `mammoclip/datasets/` by
+`python -m mammoclip.documentation`.
+"""
 
 
 def generated_files(root: Path) -> dict[Path, str]:
@@ -40,6 +53,7 @@ def generated_files(root: Path) -> dict[Path, str]:
     return {
         Path("workflow/schemas/config.schema.json"): json.dumps(json_schema(), indent=2) + "\n",
         Path("docs/configuration.md"): _configuration(),
+        Path("docs/datasets.md"): _datasets(),
         formats: before + _TABLES_BEGIN + "\n".join(map(_describe_table, TABLES)) + _reasons() + _TABLES_END + after,
     }
 
@@ -57,6 +71,28 @@ def _configuration() -> str:
             parts.append(f"\n## {title}\n\n{first_line}\n\n| key | default | meaning |\n|---|---|---|\n")
             parts.append("\n".join(rows) + "\n")
     return "".join(parts)
+
+
+def _datasets() -> str:
+    columns = ("adapter", "data set", "images", "boxes", "reports", "labels", "splits", "licence", "weights")
+    lines = [_DATASETS, f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, adapter in ADAPTERS.items():
+        source = adapter.source
+        title = f"[{source.title}]({source.url})" if source.url else source.title
+        weights = "may be released" if source.weights_may_be_released else "**must not be released**"
+        cells = (f"`{name}`", title, source.images, source.boxes, source.reports, source.labels, source.splits)
+        lines.append(f"| {' | '.join((*cells, source.licence, weights))} |")
+    lines += ["", "## Layouts", "", "| adapter | images lie at | tables and notes |", "|---|---|---|"]
+    for name, adapter in ADAPTERS.items():
+        module = adapter.__module__.replace(".", "/")
+        lines.append(f"| `{name}` | `{adapter.layout}` | [`{module}.py`](../{module}.py) |")
+    cited = [adapter.source for adapter in ADAPTERS.values() if adapter.source.citation]
+    lines += ["", "## Citations", ""]
+    for source in cited:
+        lines.append(
+            f"- {source.citation}" + (f" [doi:{source.doi}](https://doi.org/{source.doi})" if source.doi else "")
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _sections(section: type[BaseModel], name: str) -> Iterator[tuple[str, type[BaseModel], str]]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
 
 import polars as pl
 import torch
 
-from mammoclip.artifacts import BREASTS, IMAGES, STEPS, Table, read_table, write_table, write_text
+from mammoclip.artifacts import BREASTS, IMAGES, PARAPHRASES, STEPS, Table, read_table, write_table, write_text
 from mammoclip.config import PretrainSection, resolve_source
 from mammoclip.data.augmentation import AugmentationStrength
 from mammoclip.data.pairs import PairSampler, trainable_breasts
 from mammoclip.data.reader import ImageSource, ShardReader
+from mammoclip.data.splits import find_shared_patients
+from mammoclip.datasets import ADAPTERS
 from mammoclip.errors import ConfigError
 from mammoclip.models import ImageEncoderSpec, TextEncoderSpec, build_model, load_tokenizer, save_pretrained
 from mammoclip.models.cpu_memory import keep_freed_memory
@@ -23,6 +26,8 @@ from mammoclip.training.distributed import start_processes, stop_processes
 from mammoclip.training.model_card import model_card
 from mammoclip.training.pretrain import Job, train
 from pipelines.command import run_stage, section_argument
+
+log = logging.getLogger("mammoclip.pretrain")
 
 _LARGEST_ZERO_STAGE = 2
 
@@ -68,7 +73,9 @@ def run(arguments: argparse.Namespace) -> None:
         seen = [] if control == "untrained" else section.datasets
         metadata = {"control": control, "datasets": seen, "seed": arguments.seed}
         save_pretrained(model, tokenizer, arguments.out, metadata, image_size_px=size)
-        write_text(model_card(arguments.out.name, control, section, steps), arguments.out / "model_card.md")
+        sources = {name: ADAPTERS[arguments.adapters[name]].source for name in section.datasets}
+        card = model_card(arguments.out.name, control, section, steps, sources)
+        write_text(card, arguments.out / "model_card.md")
         write_table(steps, STEPS, arguments.out / "metrics.parquet")
         shutil.rmtree(work)
 
@@ -81,7 +88,14 @@ def _samplers(
     for dataset in section.datasets:
         images = read_table(IMAGES, _table_path(arguments, dataset, IMAGES))
         readers[dataset] = ShardReader(images, arguments.results / "shard" / dataset, size)
-    breasts = pl.concat([read_table(BREASTS, _table_path(arguments, name, BREASTS)) for name in section.datasets])
+    tables = [read_table(BREASTS, _table_path(arguments, name, BREASTS)) for name in section.datasets]
+    _report_shared_patients(tables)
+    breasts = pl.concat(tables)
+    paraphrases = {
+        text: others
+        for name in section.datasets
+        for text, others in read_table(PARAPHRASES, _paraphrases_path(arguments, name)).rows()
+    }
     options = section.augmentation.model_dump(exclude={"horizontal_flip"})
     strength = AugmentationStrength(**options)
     flip = strength.probability if section.augmentation.horizontal_flip else 0.0
@@ -89,9 +103,26 @@ def _samplers(
     seed = arguments.seed
     training, validation = (trainable_breasts(breasts, split) for split in ("train", "validation"))
     return (
-        PairSampler(training, source, seed, strength, flip, shuffle_reports=shuffled),
+        PairSampler(training, source, seed, strength, flip, paraphrases=paraphrases, shuffle_reports=shuffled),
         PairSampler(validation, source, seed, None, shuffle_reports=shuffled),
     )
+
+
+def _report_shared_patients(tables: list[pl.DataFrame]) -> None:
+    shared = find_shared_patients(tables)
+    if len(shared):
+        crossing = shared.filter(pl.col("splits").list.len() > 1)
+        log.warning(
+            "%d patients have the same id in several data sets, %d of them in different splits: if they are the same "
+            "people, give them one split in the data sets' tables",
+            len(shared),
+            len(crossing),
+        )
+
+
+def _paraphrases_path(arguments: argparse.Namespace, dataset: str) -> Path:
+    path: Path = arguments.results / "tabulate" / f"{dataset}.{PARAPHRASES.name}.parquet"
+    return path
 
 
 def _table_path(arguments: argparse.Namespace, dataset: str, table: Table) -> Path:
@@ -120,7 +151,8 @@ def work_folder(arguments: argparse.Namespace) -> Path:
     digest = hashlib.sha256(key.encode())
     # The images table holds the checksum of every PNG.
     tables = [_table_path(arguments, name, table) for name in section.datasets for table in (IMAGES, BREASTS)]
-    for path in [Path(section.deepspeed), *tables]:
+    paraphrases = [_paraphrases_path(arguments, name) for name in section.datasets]
+    for path in [Path(section.deepspeed), *tables, *paraphrases]:
         digest.update(path.read_bytes() if path.is_file() else b"")  # what is missing is said when it is read
     folder: Path = arguments.results / ".work" / "pretrain" / f"{arguments.out.name}-{digest.hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +163,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=section_argument(PretrainSection), required=True)
     parser.add_argument("--run", required=True, help="name under pretrain.runs")
+    parser.add_argument("--adapters", type=json.loads, required=True, help="JSON: adapter of each data set")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

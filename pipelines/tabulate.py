@@ -6,9 +6,10 @@ import argparse
 import logging
 from pathlib import Path
 
-from mammoclip.artifacts import ATTRIBUTES, BREASTS, FINDINGS, IMAGES, INDEX, MANIFEST, REPORTS, read_table, write_table
+from mammoclip.artifacts import INDEX, MANIFEST, REJECTS, TABULATED, read_table, write_table
 from mammoclip.config import Dataset, TabulateSection, resolve_source
-from mammoclip.data.tabulate import RawTables, SplitFractions, tabulate_dataset
+from mammoclip.data.splits import SplitFractions
+from mammoclip.data.tabulate import tabulate_dataset
 from mammoclip.datasets import ADAPTERS
 from pipelines.command import run_stage, section_argument
 
@@ -16,22 +17,23 @@ log = logging.getLogger("mammoclip.tabulate")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the five tables."""
+    """Write the tables, the rejects first and the images last."""
     config = arguments.config
     adapter = ADAPTERS[arguments.dataset_config.adapter]()
-    root = Path(resolve_source(arguments.dataset_config.root))
-    raw = RawTables(
-        index=read_table(INDEX, arguments.index),
-        manifest=read_table(MANIFEST, arguments.manifest),
-        findings=adapter.findings(root),
-        attributes=adapter.attributes(root),
-        reports=adapter.reports(root),
+    tabulated = tabulate_dataset(
+        read_table(INDEX, arguments.index),
+        read_table(MANIFEST, arguments.manifest),
+        adapter.annotations(Path(resolve_source(arguments.dataset_config.root))),
+        arguments.dataset,
+        config.mode,
+        SplitFractions(config.validation_fraction, config.test_fraction, arguments.seed),
+        stratify_by=config.stratify_by,
+        processes=arguments.threads,
     )
-    fractions = SplitFractions(config.validation_fraction, config.test_fraction, arguments.seed)
-    tables = tabulate_dataset(raw, arguments.dataset, config.mode, fractions)
-    log.info("tabulate %s: %s", arguments.dataset, ", ".join(f"{len(t)} {name}" for name, t in tables.items()))
-    for table in (FINDINGS, ATTRIBUTES, REPORTS, BREASTS, IMAGES):
-        write_table(tables[table.name], table, arguments.out / f"{table.name}.parquet")
+    log.info("tabulate %s: %s", arguments.dataset, tabulated.summary)
+    write_table(tabulated.rejects, REJECTS, arguments.rejects)
+    for table in TABULATED:
+        write_table(tabulated.tables[table.name], table, arguments.out / f"{table.name}.parquet")
 
 
 if __name__ == "__main__":
@@ -42,5 +44,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--rejects", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
     run_stage(parser, run)

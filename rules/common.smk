@@ -56,3 +56,10 @@ def run_section(wildcards):
     return json.dumps(
         settings.pretrain.model_copy(update={"runs": runs}).model_dump(mode="json")
     )
+
+
+def adapters(names):
+    """Return a params function with the adapter of each data set, for credits and licences."""
+    return lambda wildcards: json.dumps(
+        {name: settings.datasets[name].adapter for name in names}
+    )

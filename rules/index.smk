@@ -43,7 +43,7 @@ rule index_dataset:
         mem_mb=4000,
         runtime=240,
     params:
-        stage="index-v2",
+        stage="index-v3",
         config=dataset_section,
         work=f"{RESULTS}/.work/index/{{dataset}}",
     message:

@@ -7,6 +7,9 @@ rule train_clip:
         breasts=collect(
             rules.tabulate_dataset.output.breasts, dataset=settings.pretrain.datasets
         ),
+        paraphrases=collect(
+            rules.paraphrase_texts.output, dataset=settings.pretrain.datasets
+        ),
         tars=collect(
             rules.crop_shard.output.tar,
             dataset=settings.pretrain.datasets,
@@ -31,8 +34,9 @@ rule train_clip:
         runtime=2880,
         gpu=settings.pretrain.gpus,
     params:
-        stage="pretrain-v1",
+        stage="pretrain-v2",
         config=run_section,
+        adapters=adapters(settings.pretrain.datasets),
         seed=settings.seed,
         results=subpath(output.model, ancestor=3),
         out=subpath(output.model, parent=True),
@@ -45,4 +49,4 @@ rule train_clip:
         "pretrain: {wildcards.run}"
     shell:
         "{params.launcher} pipelines.pretrain --config {params.config:q} --run {wildcards.run}"
-        " --seed {params.seed} --results {params.results:q} --out {params.out:q} --log {log:q}"
+        " --adapters {params.adapters:q} --seed {params.seed} --results {params.results:q} --out {params.out:q} --log {log:q}"

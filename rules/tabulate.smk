@@ -7,8 +7,10 @@ rule tabulate_dataset:
         images=f"{RESULTS}/tabulate/{{dataset}}/images.parquet",
         findings=f"{RESULTS}/tabulate/{{dataset}}/findings.parquet",
         attributes=f"{RESULTS}/tabulate/{{dataset}}/attributes.parquet",
+        labels=f"{RESULTS}/tabulate/{{dataset}}/labels.parquet",
         reports=f"{RESULTS}/tabulate/{{dataset}}/reports.parquet",
         breasts=f"{RESULTS}/tabulate/{{dataset}}/breasts.parquet",
+        rejects=f"{RESULTS}/tabulate/{{dataset}}.rejects.parquet",
     log:
         f"{LOGS}/tabulate/{{dataset}}.log",
     benchmark:
@@ -20,7 +22,7 @@ rule tabulate_dataset:
         mem_mb=8000,
         runtime=60,
     params:
-        stage="tabulate-v2",
+        stage="tabulate-v3",
         config=section(settings.tabulate),
         dataset=dataset_section,
         seed=settings.seed,
@@ -30,4 +32,33 @@ rule tabulate_dataset:
     shell:
         "python -m pipelines.tabulate --config {params.config:q} --dataset-config {params.dataset:q}"
         " --dataset {wildcards.dataset} --seed {params.seed} --index {input.index:q} --manifest {input.manifest:q}"
-        " --out {params.out:q} --log {log:q}"
+        " --rejects {output.rejects:q} --out {params.out:q} --threads {threads} --log {log:q}"
+
+
+# Another wording of every sentence; the cache lives in RESULTS/.work, which Snakemake does not own.
+rule paraphrase_texts:
+    input:
+        rules.tabulate_dataset.output.reports,
+    output:
+        f"{RESULTS}/tabulate/{{dataset}}.paraphrases.parquet",
+    log:
+        f"{LOGS}/tabulate/{{dataset}}.paraphrases.log",
+    benchmark:
+        f"{BENCHMARKS}/tabulate/{{dataset}}.paraphrases.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+        gpu=int(settings.paraphrase.device == "cuda"),
+    params:
+        stage="paraphrase-v1",
+        config=section(settings.paraphrase),
+        seed=settings.seed,
+        cache=f"{RESULTS}/.work/paraphrase",
+    message:
+        "paraphrase: {wildcards.dataset}"
+    shell:
+        "python -m pipelines.paraphrase --config {params.config:q} --seed {params.seed} --reports {input:q}"
+        " --cache {params.cache:q} --out {output:q} --log {log:q}"

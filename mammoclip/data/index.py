@@ -13,10 +13,10 @@ from typing import Any
 import polars as pl
 
 from mammoclip.artifacts import INDEX, REJECTS, write_text
+from mammoclip.data.listing import check_listing
 from mammoclip.data.progress import report_progress
 from mammoclip.data.workers import map_ordered
 from mammoclip.datasets import Adapter
-from mammoclip.datasets.base import is_safe_id
 from mammoclip.dicom import read_header
 from mammoclip.errors import DatasetError, RejectedInput
 
@@ -28,6 +28,9 @@ _BATCH = 2048
 """Files after which what was read is kept: an interrupted stage goes on there."""
 _TIME_LIMIT_S = 60.0
 """For one header; a healthy one takes a millisecond."""
+_TABLE_COLUMNS = ("dataset", "patient_id", "study_id", "image_id", "split", "fold")
+_HEADER_SCHEMA = {name: dtype for name, dtype in INDEX.schema.items() if name not in _TABLE_COLUMNS}
+_REJECT_SCHEMA = {"path": pl.String, "reason": pl.String, "detail": pl.String}
 
 
 @dataclass(frozen=True)
@@ -54,107 +57,121 @@ def index_dataset(adapter: Adapter, root: Path, dataset: str, split: str | None,
     Raises:
         DatasetError: if the data set's folder or tables are not as expected, or no file is found.
     """
+    files = _list_files(adapter, root, dataset)
+    found = files.filter(pl.col("path").is_not_null())
+    paths = found["path"].unique(maintain_order=True).to_list()
+    if not paths:
+        raise DatasetError(
+            f"no image file was found for data set {dataset!r}; {adapter.layout} was expected under {root}"
+        )
+    rows = list(report_progress(_read_headers(paths, root, processes, work), len(paths), f"index {dataset}: headers"))
+    headers, unreadable = _to_frames(rows)
+    usable, unusable = check_listing(_with_headers(found, headers, "inner", split))
+    missing = files.filter(pl.col("path").is_null()).select(
+        path=pl.col("image_id").fill_null("an image without image_id"),
+        reason=pl.lit("missing_file"),
+        detail=pl.lit("listed in the data set's tables, but there is no such file"),
+    )
+    return _indexed(dataset, usable, pl.concat([unreadable, unusable, missing.unique()]), len(paths))
+
+
+def list_dataset(adapter: Adapter, root: Path, dataset: str) -> Indexed:
+    """Return the index that the data set's tables give alone, whether the files are there or not.
+
+    Only files of which the tables do not say side and view are opened. What only a header tells is null, or false for
+    the flags; Rows and Columns are those of the tables.
+
+    Raises:
+        DatasetError: if the data set's folder or tables are not as expected, or no image is listed.
+    """
+    files = _list_files(adapter, root, dataset)
+    listed = files.filter(pl.col("image_id").is_not_null())
+    if listed.is_empty():
+        raise DatasetError(f"no image is listed for data set {dataset!r}; {adapter.layout} was expected under {root}")
+    needed = listed.filter(pl.any_horizontal(pl.col("laterality", "view").is_null()) & pl.col("path").is_not_null())
+    headers, unreadable = _to_frames([_to_row(path, _read_header(root, path)) for path in needed["path"]])
+    images = _with_headers(listed, headers, "left", None).with_columns(
+        pl.col("magnification", "spot_compression").fill_null(False),
+        rows=pl.coalesce("rows", "table_rows"),
+        columns=pl.coalesce("columns", "table_columns"),
+    )
+    usable, unusable = check_listing(images.join(unreadable, on="path", how="anti"))
+    return _indexed(dataset, usable, pl.concat([unreadable, unusable]), len(listed))
+
+
+def _list_files(adapter: Adapter, root: Path, dataset: str) -> pl.DataFrame:
     if not root.is_dir():
         raise DatasetError(f"the root of data set {dataset!r}, {root}, is not a folder; set datasets.{dataset}.root")
-    files = adapter.files(root)
-    found = files.filter(pl.col("path").is_not_null()).to_dicts()
-    if not found:
-        raise DatasetError(f"no image file was found for data set {dataset!r} under {root}")
-    if not files.filter(pl.col("path").is_null() & pl.col("image_id").is_null()).is_empty():
-        raise DatasetError(f"the tables of data set {dataset!r} list an image without image_id; give it one")
-    results = _read_headers(found, root, processes, work)
-    missing = [
-        _reject(row["image_id"], "missing_file", "listed in the data set's tables, but there is no such file")
-        for row in files.filter(pl.col("path").is_null()).to_dicts()
-    ]
-    rows, rejects = _drop_duplicates(list(report_progress(results, len(found), f"index {dataset}: headers")))
-    index = pl.DataFrame(rows, schema_overrides=INDEX.schema, infer_schema_length=None) if rows else INDEX.empty()
-    common = {"dataset": pl.lit(dataset)}
-    index = index.with_columns(**common) if split is None else index.with_columns(**common, split=pl.lit(split))
-    reject_table = pl.DataFrame([*rejects, *missing], schema_overrides=REJECTS.schema) if rejects or missing else None
-    return Indexed(
-        index=index.select(list(INDEX.columns)).sort("study_id", "image_id"),
-        rejects=REJECTS.empty()
-        if reject_table is None
-        else reject_table.with_columns(**common, stage=pl.lit("index")).select(list(REJECTS.columns)).sort("path"),
-        num_found=len(found),
+    return adapter.files(root)
+
+
+def _with_headers(listed: pl.DataFrame, headers: pl.DataFrame, how: Any, split: str | None) -> pl.DataFrame:
+    """Join what the tables and the headers say; the tables come first."""
+    table = listed.rename({name: f"table_{name}" for name in ("laterality", "view", "rows", "columns")})
+    return table.join(headers, on="path", how=how, maintain_order="left").with_columns(
+        header_laterality=pl.col("laterality"),
+        laterality=pl.coalesce("table_laterality", "laterality"),
+        view=pl.coalesce("table_view", "view"),
+        laterality_source=_origin("table_laterality", "laterality_source"),
+        view_source=_origin("table_view", "view_source"),
+        split=pl.col("split") if split is None else pl.lit(split),
     )
 
 
-def _read_headers(found: list[Row], root: Path, processes: int, work: Path) -> Iterator[Row]:
-    """Yield a row or a reject for each file; each batch is kept, and one that was kept before is not read again."""
-    batches = [found[start : start + _BATCH] for start in range(0, len(found), _BATCH)]
+def _origin(table: str, header: str) -> pl.Expr:
+    return pl.when(pl.col(table).is_not_null()).then(pl.lit("table")).otherwise(pl.col(header))
+
+
+def _indexed(dataset: str, usable: pl.DataFrame, rejects: pl.DataFrame, num_found: int) -> Indexed:
+    named = rejects.with_columns(dataset=pl.lit(dataset), stage=pl.lit("index"))
+    return Indexed(
+        index=usable.with_columns(dataset=pl.lit(dataset)).select(list(INDEX.columns)).sort("study_id", "image_id"),
+        rejects=named.select(pl.col(name).cast(dtype) for name, dtype in REJECTS.schema.items()).sort("path"),
+        num_found=num_found,
+    )
+
+
+def _to_frames(rows: list[Row]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the headers and the rejects."""
+    rejected = [row for row in rows if "reason" in row]
+    read = [row for row in rows if "reason" not in row]
+    return pl.DataFrame(read, schema=_HEADER_SCHEMA), pl.DataFrame(rejected, schema=_REJECT_SCHEMA)
+
+
+def _read_headers(paths: list[str], root: Path, processes: int, work: Path) -> Iterator[Row]:
+    """Yield a header or a reject for each file; each batch is kept, and one that was kept before is not read again."""
+    batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     files = [work / f"{_fingerprint(batch, root)}.json" for batch in batches]
-    unread = [row for batch, file in zip(batches, files, strict=True) if not file.is_file() for row in batch]
-    results = map_ordered(partial(_index_file, root), unread, processes, _TIME_LIMIT_S, _CHUNK)
+    unread = [path for batch, file in zip(batches, files, strict=True) if not file.is_file() for path in batch]
+    results = map_ordered(partial(_read_header, root), unread, processes, _TIME_LIMIT_S, _CHUNK)
     for batch, file in zip(batches, files, strict=True):
         if file.is_file():
             yield from json.loads(file.read_text(encoding="utf-8"))
             continue
         rows: list[Row] = []
-        for row, result in zip(batch, results, strict=False):
-            rows.append(_to_row(row, result))
+        for path, result in zip(batch, results, strict=False):
+            rows.append(_to_row(path, result))
             yield rows[-1]
         write_text(json.dumps(rows), file)
 
 
-def _to_row(row: Row, result: Row | RejectedInput) -> Row:
-    return _reject(row["path"], result.reason, result.detail) if isinstance(result, RejectedInput) else result
+def _to_row(path: str, result: Row | RejectedInput) -> Row:
+    if isinstance(result, RejectedInput):
+        return {"path": path, "reason": result.reason, "detail": result.detail}
+    return result
 
 
-def _fingerprint(batch: list[Row], root: Path) -> str:
-    """Return a hash of what the data set says of the files, and of their sizes and times of change."""
+def _fingerprint(batch: list[str], root: Path) -> str:
+    """Return a hash of the names of the files, their sizes and times of change."""
     digest = hashlib.sha256()
-    for row in batch:
-        path = root / row["path"]
-        status = path.stat() if path.exists() else None
-        digest.update(json.dumps([row, status and [status.st_size, status.st_mtime_ns]], sort_keys=True).encode())
+    for path in batch:
+        status = (root / path).stat() if (root / path).exists() else None
+        digest.update(json.dumps([path, status and [status.st_size, status.st_mtime_ns]]).encode())
     return digest.hexdigest()
 
 
-def _index_file(root: Path, row: Row) -> Row:
-    path = root / row["path"]
+def _read_header(root: Path, path: str) -> Row:
     try:
-        header = read_header(path)
-        if row["image_id"] is None:
-            raise RejectedInput("not_in_tables", "the data set's tables do not list this file")
-        for key in ("patient_id", "study_id", "image_id"):
-            if not is_safe_id(row[key]):
-                raise RejectedInput("unsafe_id", f"{key} should be letters, digits and ._- only, and not empty")
-        laterality = row["laterality"] or header.laterality
-        view = row["view"] or header.view
-        if laterality not in ("L", "R"):
-            raise RejectedInput("missing_laterality", "neither the tables nor the header say left or right")
-        if not view:
-            raise RejectedInput("missing_view", "neither the tables nor the header name the view")
+        return {"path": path, **asdict(read_header(root / path)), "size_bytes": (root / path).stat().st_size}
     except RejectedInput as error:
-        return _reject(row["path"], error.reason, error.detail)
-    return {
-        **asdict(header),
-        **{key: row[key] for key in ("patient_id", "study_id", "image_id", "path", "split")},
-        "laterality": laterality,
-        "laterality_source": "table" if row["laterality"] else header.laterality_source,
-        "view": view,
-        "view_source": "table" if row["view"] else header.view_source,
-        "size_bytes": path.stat().st_size,
-    }
-
-
-def _reject(path: str, reason: str, detail: str) -> Row:
-    return {"path": path, "reason": reason, "detail": detail}
-
-
-def _drop_duplicates(results: list[Row]) -> tuple[list[Row], list[Row]]:
-    rows: list[Row] = []
-    rejects: list[Row] = []
-    first: dict[str, str] = {}
-    for result in results:
-        if "reason" in result:
-            rejects.append(result)
-        elif result["image_id"] in first:
-            detail = f"the same image_id as {first[result['image_id']]}"
-            rejects.append(_reject(result["path"], "duplicate_image", detail))
-        else:
-            first[result["image_id"]] = result["path"]
-            rows.append(result)
-    return rows, rejects
+        return _to_row(path, error)

@@ -5,23 +5,24 @@ An example depends on (seed, epoch, index) alone, so any process can make it, in
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from mammoclip.data.augmentation import AugmentationStrength, augment
+from mammoclip.data.captions import Captions, CaptionSampler, Paraphrases, swap_sides
 from mammoclip.errors import ArtifactError
 
 Image = npt.NDArray[np.uint8]
 ReadImage = Callable[[str], Image]
 
-_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+_GRADES = ("density", "birads")
 
 
 @dataclass(frozen=True)
@@ -36,50 +37,57 @@ class Example:
 
 @dataclass(frozen=True)
 class Breast:
-    """One row of the ``breasts`` table with at least one image and one text; images are ``<dataset>/<image_id>``."""
+    """One row of the ``breasts`` table with at least one image and one caption; images are ``<dataset>/<image_id>``."""
 
     cc_image_ids: tuple[str, ...]
     mlo_image_ids: tuple[str, ...]
-    texts: tuple[tuple[str, ...], ...]  # sections, each a tuple of sentences
-    side: str = ""  # ``<dataset>/<laterality>``: the texts of one side may stand in for each other as a control
+    captions: Captions
+    dataset: str = ""
+
+    @property
+    def side(self) -> str:
+        """``<dataset>/<laterality>``: the captions of one side may stand in for each other as a control."""
+        return f"{self.dataset}/{self.captions.laterality}"
 
 
 def trainable_breasts(breasts: pl.DataFrame, split: str) -> list[Breast]:
-    """Return the breasts of a split that have an image and a text.
+    """Return the breasts of a split that have an image, and a report or a label.
 
     Raises:
         ArtifactError: if there is none.
     """
-    columns = ("dataset", "laterality", "cc_image_ids", "mlo_image_ids", "texts")
     usable = [
         Breast(
-            tuple(f"{dataset}/{i}" for i in cc),
-            tuple(f"{dataset}/{i}" for i in mlo),
-            tuple(map(tuple, texts)),
-            f"{dataset}/{laterality}",
+            tuple(f"{row['dataset']}/{i}" for i in row["cc_image_ids"]),
+            tuple(f"{row['dataset']}/{i}" for i in row["mlo_image_ids"]),
+            captions,
+            row["dataset"],
         )
-        for dataset, laterality, cc, mlo, texts in breasts.filter(pl.col("split") == split).select(columns).rows()
-        if texts and (cc or mlo)
+        for row in breasts.filter(pl.col("split") == split).iter_rows(named=True)
+        if (captions := _captions(row)) and (row["cc_image_ids"] or row["mlo_image_ids"])
     ]
     if not usable:
-        raise ArtifactError(f"no breast of the split {split!r} has both an image and a text; check the tabulate stage")
+        raise ArtifactError(
+            f"no breast of the split {split!r} has both an image and a report or label; check the tabulate stage"
+        )
     return usable
 
 
-def swap_sides(text: str) -> str:
-    """Exchange the words left and right, as a horizontal flip of the image demands.
-
-    >>> swap_sides("mass in the left breast")
-    'mass in the right breast'
-    """
-    return _SIDES.sub(lambda match: "right" if match[0].lower() == "left" else "left", text)
+def _captions(row: dict[str, Any]) -> Captions:
+    grades = [(name, row[name]) for name in _GRADES if row[name] is not None]
+    views = []
+    for view in ("cc", "mlo"):
+        said = [(name, 1) for name in row[f"{view}_positives"]] + [(name, 0) for name in row[f"{view}_negatives"]]
+        if row[f"{view}_image_ids"] and (said or grades):
+            views.append((*said, *grades))
+    return Captions(tuple(map(tuple, row["texts"])), row["laterality"], tuple(views))
 
 
 class PairSampler:
     """Draws one training or validation example of a breast.
 
     Training: a CC and an MLO image when both exist (order random), else two different images of the one view, else the
-    one image twice; two texts drawn with replacement, sentences shuffled; augmentation. Validation: the first of each.
+    one image twice; two texts as ``captions`` draws them; augmentation. Validation: the first of each.
 
     With ``shuffle_reports``, a control, the texts are those of another patient's breast of the same side, of another
     patient in every epoch: images and texts keep their distributions and lose their connection. One fixed permutation
@@ -94,6 +102,7 @@ class PairSampler:
         strength: AugmentationStrength | None,
         horizontal_flip_probability: float = 0.0,
         *,
+        paraphrases: Paraphrases | None = None,
         shuffle_reports: bool = False,
     ) -> None:
         """Draw from ``breasts``; without ``strength`` examples are those of validation.
@@ -106,6 +115,7 @@ class PairSampler:
         self._seed = seed
         self._strength = strength
         self._flip = horizontal_flip_probability
+        self._captions = CaptionSampler(paraphrases)
         self._donors = lru_cache(maxsize=2)(self._draw_donors) if shuffle_reports else None
         if shuffle_reports and 1 in Counter(breast.side for breast in breasts).values():
             raise ArtifactError("reports cannot be shuffled: a side of a data set has a single breast in this split")
@@ -123,13 +133,13 @@ class PairSampler:
     def example(self, epoch: int, index: int) -> Example:
         """Return the example of breast ``index`` in ``epoch``."""
         breast = self.breasts[index]
-        texts = self.breasts[self._donors(epoch)[index]].texts if self._donors else breast.texts
+        captions = self.breasts[self._donors(epoch)[index]].captions if self._donors else breast.captions
         if self._strength is None:
             ids = [*breast.cc_image_ids[:1], *breast.mlo_image_ids[:1]]
-            return Example(self._read_image(ids[0]), self._read_image(ids[-1]), " ".join(texts[0]), " ".join(texts[-1]))
+            return Example(self._read_image(ids[0]), self._read_image(ids[-1]), *self._captions.first(captions))
         rng = np.random.default_rng([self._seed, 3, epoch, index])
         ids = _draw_images(breast, rng)
-        text_1, text_2 = (_shuffle_sentences(texts[i], rng) for i in rng.integers(len(texts), size=2))
+        text_1, text_2 = self._captions.draw(captions, rng)
         images = [self._read_image(image_id) for image_id in ids]
         if rng.random() < self._flip:
             images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
@@ -157,7 +167,3 @@ def _draw_images(breast: Breast, rng: np.random.Generator) -> list[str]:
     if rng.random() < 0.5:
         pair.reverse()
     return pair
-
-
-def _shuffle_sentences(sentences: Sequence[str], rng: np.random.Generator) -> str:
-    return " ".join(str(sentence) for sentence in rng.permutation(sentences))

@@ -2,183 +2,108 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import polars as pl
 
-from mammoclip.artifacts import ATTRIBUTES, BREASTS, FINDINGS, IMAGES, REPORTS
-from mammoclip.dicom import CropBox, Placement
-from mammoclip.errors import DatasetError
-from mammoclip.text import Mode, PromptGrammar, clean_sentences, normalise_birads, side_text, split_report
-
-log = logging.getLogger(__name__)
-
-SECTIONS = ("FINDINGS", "IMPRESSION")
-_BOX = ["x_min", "y_min", "x_max", "y_max"]
-
-
-@dataclass(frozen=True)
-class RawTables:
-    """What the adapter and the earlier stages give (see ``datasets.base`` and ``artifacts``)."""
-
-    index: pl.DataFrame
-    manifest: pl.DataFrame
-    findings: pl.DataFrame
-    attributes: pl.DataFrame
-    reports: pl.DataFrame
+from mammoclip.artifacts import ATTRIBUTES, FINDINGS, IMAGES, MANIFEST, REJECTS, REPORTS
+from mammoclip.data.boxes import check_boxes, place_boxes
+from mammoclip.data.breasts import make_breasts
+from mammoclip.data.labels import make_labels, settle_attributes
+from mammoclip.data.report_texts import read_reports
+from mammoclip.data.splits import SplitFractions, assign_splits, patient_strata
+from mammoclip.datasets.base import BOX, NO_FINDING, Annotations
+from mammoclip.text import Mode
 
 
 @dataclass(frozen=True)
-class SplitFractions:
-    """Fractions of patients; used only where the data set does not give the split itself."""
+class Tabulated:
+    """The tables images, findings, attributes, labels, reports and breasts by name, and what was left out."""
 
-    validation: float
-    test: float
-    seed: int
+    tables: dict[str, pl.DataFrame]
+    rejects: pl.DataFrame
+
+    @property
+    def summary(self) -> str:
+        """How many rows each table has, and how many inputs were rejected for which reason."""
+        rows = ", ".join(f"{len(table):,} {name}" for name, table in self.tables.items())
+        reasons = ", ".join(
+            f"{count:,} {reason}" for reason, count in self.rejects["reason"].value_counts(sort=True).rows()
+        )
+        return f"{rows}; rejected: {reasons or 'nothing'}"
 
 
-def tabulate_dataset(raw: RawTables, dataset: str, mode: Mode, fractions: SplitFractions) -> dict[str, pl.DataFrame]:
-    """Return the tables images, findings, attributes, reports and breasts of one data set.
+def tabulate_dataset(
+    index: pl.DataFrame,
+    manifest: pl.DataFrame | None,
+    annotations: Annotations,
+    dataset: str,
+    mode: Mode,
+    fractions: SplitFractions,
+    *,
+    stratify_by: str | None = None,
+    processes: int = 1,
+) -> Tabulated:
+    """Return the common tables of one data set.
+
+    Args:
+        index: the table ``index``, or what ``index.list_dataset`` makes of the data set's tables alone.
+        manifest: the table ``manifest``; the images are those that were written. None: no image was converted yet, all
+            indexed images are there, and boxes stay in stored pixels.
+        annotations: what the data set's tables say.
+        dataset: its name in the configuration.
+        mode: ``strict``, or ``compat``: tables as the released code has them.
+        fractions: splits where the data set gives none, and the validation part.
+        stratify_by: an attribute whose values the splits keep in proportion.
+        processes: worker processes; the result does not depend on it.
 
     Raises:
         DatasetError: if the data set puts a patient into several splits.
     """
-    images = _images(raw, fractions)
-    here = images.select("image_id")
-    attributes = raw.attributes.join(here, on="image_id", how="semi").sort("image_id", "attribute")
-    findings = _findings(raw, images, mode)
-    reports = _reports(raw.reports.join(images.select("study_id").unique(), on="study_id", how="semi"), mode)
+    placed = (
+        index.join(manifest, on="image_id")
+        if manifest is not None
+        else index.with_columns(
+            pl.lit(None, dtype).alias(name) for name, dtype in MANIFEST.schema.items() if name != "image_id"
+        )
+    )
+    strata = None if stratify_by is None else patient_strata(index, annotations.attributes, stratify_by)
+    splits = assign_splits(index, fractions, strata)
+    images = placed.drop("split").join(splits, on="patient_id").select(list(IMAGES.columns)).sort("image_id")
+    sizes = index.select("image_id", "rows", "columns")
+    findings, box_rejects = _place(annotations.findings, images.join(sizes, on="image_id"), mode)
+    reports = read_reports(annotations.reports, images, mode, processes)
+    settled = settle_attributes(annotations.attributes, reports.facts, images)
+    boxes = findings.filter(pl.col("finding") != NO_FINDING).drop_nulls(BOX)
+    # A magnification or spot view shows part of a breast: it is an image, but no CC or MLO of a pair.
+    partial = index.filter(pl.col("magnification") | pl.col("spot_compression"))
+    named = {"dataset": pl.lit(dataset)}
     tables = {
         "images": images,
-        "findings": findings.with_columns(dataset=pl.lit(dataset)).select(list(FINDINGS.columns)),
-        "attributes": attributes.with_columns(dataset=pl.lit(dataset)).select(list(ATTRIBUTES.columns)),
-        "reports": reports.with_columns(dataset=pl.lit(dataset)).select(list(REPORTS.columns)),
+        "findings": boxes.with_columns(**named).select(list(FINDINGS.columns)).sort("image_id", "finding", *BOX),
+        "attributes": settled.attributes.with_columns(**named).select(list(ATTRIBUTES.columns)),
+        "labels": make_labels(images, findings, settled.labels, mode),
+        "reports": reports.sections.with_columns(**named).select(list(REPORTS.columns)),
+        "breasts": make_breasts(images, partial, settled.table, reports.sections, mode),
     }
-    # The sections' names are in the order of a report; the order within each stays.
-    texts = reports.sort("section", maintain_order=True)
-    # A magnification or spot view shows part of a breast: it is an image, but no CC or MLO of a pair.
-    partial = raw.index.filter(pl.col("magnification") | pl.col("spot_compression"))
-    full_field = images.join(partial, on="image_id", how="anti")
-    tables["breasts"] = _breasts(full_field, texts if len(texts) else prompt_texts(images, attributes, fractions.seed))
-    return tables
+    if mode == "strict":
+        tables["findings"] = tables["findings"].unique(maintain_order=True)
+    rejects = pl.concat([annotations.rejected, box_rejects, reports.rejects, settled.rejects])
+    rejects = rejects.with_columns(**named, stage=pl.lit("tabulate")).sort("path", "reason", maintain_order=True)
+    return Tabulated(tables, rejects.select(pl.col(name).cast(dtype) for name, dtype in REJECTS.schema.items()))
 
 
-def assign_split(given: str | None, patient_id: str, fractions: SplitFractions) -> str:
-    """Return the split of a patient: a given test stays test, training patients lend some to validation.
+def _place(findings: pl.DataFrame, images: pl.DataFrame, mode: Mode) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return all findings of the images in the order of their source, those with a box moved into the PNG.
 
-    The choice hashes the patient's id, so it does not change when patients are added.
-
-    Raises:
-        DatasetError: if ``given`` is none of train, validation, test and None.
+    A box that cannot be used is null: the finding stays as a label.
     """
-    if given not in ("train", "validation", "test", None):
-        raise DatasetError(f"the data set's table has the split {given!r}; expected train, validation, test or nothing")
-    digest = hashlib.sha256(f"{fractions.seed}/{patient_id}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    if given in ("test", "validation"):
-        return given
-    if given is None:
-        if position < fractions.test:
-            return "test"
-        position = (position - fractions.test) / (1.0 - fractions.test)
-    return "validation" if position < fractions.validation else "train"
-
-
-def _images(raw: RawTables, fractions: SplitFractions) -> pl.DataFrame:
-    mixed = raw.index.group_by("patient_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
-    if len(mixed):
-        raise DatasetError(
-            f"the data set's table puts {len(mixed)} patients into several splits, such as "
-            f"{mixed['patient_id'].sort()[0]!r}; correct it: a patient belongs to one split"
-        )
-    splits = [
-        assign_split(given, patient, fractions) for given, patient in raw.index.select("split", "patient_id").rows()
-    ]
-    index = raw.index.with_columns(split=pl.Series(splits, dtype=pl.String))
-    return index.join(raw.manifest, on="image_id", how="inner").select(list(IMAGES.columns)).sort("image_id")
-
-
-def _findings(raw: RawTables, images: pl.DataFrame, mode: Mode) -> pl.DataFrame:
-    """Move the boxes from stored pixels to pixels of the PNG; boxes outside the crop are dropped in strict mode."""
-    sizes = raw.index.select("image_id", "rows", "columns")
-    boxes = raw.findings.drop_nulls(_BOX).join(images, on="image_id", how="inner").join(sizes, on="image_id")
-    rows: list[dict[str, Any]] = []
-    for row in boxes.sort("image_id", "finding", *_BOX).iter_rows(named=True):
-        crop = CropBox(row["crop_top"], row["crop_bottom"], row["crop_left"], row["crop_right"])
-        placement = Placement(crop, row["scale_x"], row["scale_y"], row["pad_left"], row["pad_top"])
-        box = np.array([[row[name] for name in _BOX]], np.float64)
-        if mode == "compat":
-            moved = placement.boxes_to_png_compat(box, (row["rows"], row["columns"]))
-        else:
-            moved, kept = placement.boxes_to_png(box)
-            if not kept.any():
-                continue
-        coordinates = dict(zip(_BOX, moved[0].tolist(), strict=True))
-        rows.append({"image_id": row["image_id"], "finding": row["finding"], "birads": row["birads"], **coordinates})
-    if len(rows) < len(boxes):
-        log.info("tabulate: %d of %d boxes lie outside the crop and are left out", len(boxes) - len(rows), len(boxes))
-    schema = {name: dtype for name, dtype in FINDINGS.schema.items() if name != "dataset"}
-    return pl.DataFrame(rows, schema=schema)
-
-
-def _reports(raw: pl.DataFrame, mode: Mode) -> pl.DataFrame:
-    """Cut reports into sections, sides and cleaned sentences; empty ones are left out."""
-    rows: list[tuple[str, str, str, str, list[str]]] = []
-    for patient_id, study_id, side, section, text in raw.sort(
-        "study_id", "laterality", "section", maintain_order=True
-    ).rows():
-        sections = split_report(text) if section == "REPORT" else {section: text}
-        for name in SECTIONS:
-            if name not in sections:
-                continue
-            whole = normalise_birads(sections[name], mode) if name == "IMPRESSION" else sections[name]
-            for laterality in ("L", "R") if side is None else (side,):
-                sentences = clean_sentences(side_text(whole, laterality) if side is None else whole, mode)
-                if sentences:
-                    rows.append((patient_id, study_id, laterality, name, sentences))
-    schema = {name: dtype for name, dtype in REPORTS.schema.items() if name != "dataset"}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def prompt_texts(images: pl.DataFrame, attributes: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Describe each breast of a data set without reports by one drawn sentence per labelled finding and view."""
-    grammar = PromptGrammar()
-    labelled = attributes.join(images, on="image_id", how="inner")
-    rows: list[tuple[str, str, list[str]]] = []
-    keys = ["patient_id", "laterality", "view"]
-    for (patient_id, laterality, view), group in labelled.sort(*keys, "image_id", "attribute").group_by(
-        keys, maintain_order=True
-    ):
-        digest = hashlib.sha256(f"{patient_id}/{laterality}/{view}".encode()).digest()
-        rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
-        values = group.group_by("attribute", maintain_order=True).agg(pl.col("value").max())
-        sentences = [
-            grammar.draw(rng, finding, positive=value > 0, laterality="L" if laterality == "L" else "R")
-            for finding, value in values.rows()
-            if finding.replace("_", " ") in grammar.findings
-        ]
-        if sentences:
-            rows.append((str(patient_id), str(laterality), sentences))
-    schema = {name: REPORTS.schema[name] for name in ("patient_id", "laterality", "sentences")}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _breasts(images: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
-    keys = ["dataset", "patient_id", "laterality", "split"]
-    pairs = images.group_by(keys).agg(
-        cc_image_ids=pl.col("image_id").filter(pl.col("view") == "CC").sort(),
-        mlo_image_ids=pl.col("image_id").filter(pl.col("view") == "MLO").sort(),
+    columns = findings.columns
+    here = findings.with_row_index("order").join(images, on="image_id", maintain_order="left")
+    has_box = pl.all_horizontal(pl.col(BOX).is_not_null())
+    boxed, impossible = check_boxes(here.filter(has_box), mode)
+    moved, outside = place_boxes(boxed, mode)
+    lost = here.join(moved.select("order"), on="order", how="anti").with_columns(
+        pl.lit(None, pl.Float64).alias(name) for name in BOX
     )
-    grouped = texts.group_by("patient_id", "laterality", maintain_order=True).agg(
-        texts=pl.col("sentences").unique(maintain_order=True)
-    )
-    joined = pairs.join(grouped, on=["patient_id", "laterality"], how="left")
-    return (
-        joined.with_columns(pl.col("texts").fill_null(pl.lit([], BREASTS.schema["texts"])))
-        .select(list(BREASTS.columns))
-        .sort("patient_id", "laterality")
-    )
+    return pl.concat([moved, lost]).sort("order").select(columns), pl.concat([impossible, outside])

@@ -1,35 +1,43 @@
-"""What an adapter gives: four raw tables, whatever the data set's own layout."""
+"""What an adapter gives: the images that a data set lists, and what its tables say of them."""
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
 
 import polars as pl
 
-from mammoclip.errors import DatasetError
+from mammoclip import artifacts
+from mammoclip.datasets.sheet import REJECTED
 
 FILES = pl.Schema(
     {
-        "path": pl.String,  # relative to the root, POSIX
+        "path": pl.String,  # relative to the root, POSIX; null: listed, but there is no such file
         "patient_id": pl.String,
         "study_id": pl.String,
         "image_id": pl.String,  # null: the data set's tables do not list the file
         "laterality": pl.String,  # null: to be read from the DICOM header
         "view": pl.String,
-        "split": pl.String,  # train, test or null
+        "split": pl.String,  # train, validation, test or null
+        "fold": pl.Int32,  # fold given by the data set's tables
+        "rows": pl.Int32,  # Rows and Columns as the tables give them
+        "columns": pl.Int32,
     }
 )
 FINDINGS = pl.Schema(
     {
         "image_id": pl.String,
-        "finding": pl.String,
+        "finding": pl.String,  # one of FINDING_NAMES, or no_finding
         "birads": pl.Int32,
         "x_min": pl.Float64,  # box in stored pixels; null: the finding has no box
         "y_min": pl.Float64,
         "x_max": pl.Float64,
         "y_max": pl.Float64,
+        "source": pl.String,  # table and row; the findings of one row share it
     }
 )
 ATTRIBUTES = pl.Schema({"image_id": pl.String, "attribute": pl.String, "value": pl.Int32})
@@ -40,91 +48,69 @@ REPORTS = pl.Schema(
         "laterality": pl.String,  # null: the text speaks of both sides
         "section": pl.String,  # REPORT: a whole report, to be cut into sections
         "text": pl.String,
+        "source": pl.String,  # table and row
     }
 )
 
-_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+FINDING_NAMES, NO_FINDING = artifacts.FINDING_NAMES, artifacts.NO_FINDING
+BOX = ("x_min", "y_min", "x_max", "y_max")
+
+SAFE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+"""An identifier that can be part of a file name."""
 
 
-class Adapter(Protocol):
-    """Reads one data set layout. Every frame has the schema of the same name in this module.
+@dataclass(frozen=True)
+class Source:
+    """What a data set is and gives, in words, for reports, model cards and ``docs/datasets.md``."""
 
-    An adapter inherits from this class and overrides what its data set has; what it does not have is an empty table.
+    title: str
+    kind: str  # what the images are, as it follows "images: "
+    licence: str
+    url: str  # where to get it; "": one's own
+    citation: str = ""
+    doi: str = ""
+    images: str = ""
+    boxes: str = "-"
+    reports: str = "-"
+    labels: str = "-"
+    splits: str = "-"
+    weights_may_be_released: bool = True  # False: the licence forbids to pass on what is trained on it
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a data set's tables say. Every frame has the schema of the same name; what there is not is empty."""
+
+    findings: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FINDINGS))
+    attributes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ATTRIBUTES))
+    reports: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REPORTS))
+    rejected: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECTED))
+
+
+class Adapter:
+    """Reads one data set layout. An adapter inherits from this class and overrides what its data set has.
+
+    Cells and rows that cannot be used are not errors: they are left out and told in ``Annotations.rejected``. A table
+    or a column that is missing is a ``DatasetError``.
     """
 
+    source: ClassVar[Source]
+    layout: ClassVar[str]
+    """Where the images lie below the root, for messages."""
+
     def files(self, root: Path) -> pl.DataFrame:
-        """List every file that may be an image, and what the tables say of it; ``FILES``, sorted by path."""
+        """List every file that may be an image, and every image of the tables; ``FILES``, sorted by path."""
+        raise NotImplementedError
 
-    def findings(self, root: Path) -> pl.DataFrame:
-        """Return the annotated findings with their boxes; ``FINDINGS``."""
+    def annotations(self, root: Path) -> Annotations:
+        """Return findings, image-level labels and reports."""
         del root
-        return pl.DataFrame(schema=FINDINGS)
-
-    def attributes(self, root: Path) -> pl.DataFrame:
-        """Return image-level labels; ``ATTRIBUTES``."""
-        del root
-        return pl.DataFrame(schema=ATTRIBUTES)
-
-    def reports(self, root: Path) -> pl.DataFrame:
-        """Return raw report texts; ``REPORTS``."""
-        del root
-        return pl.DataFrame(schema=REPORTS)
+        return Annotations()
 
 
 def is_safe_id(identifier: str | None) -> bool:
     """Tell whether an identifier can be part of a file name: letters, digits, ``._-``, at most 128, no leading dot."""
-    return identifier is not None and _SAFE_ID.fullmatch(identifier) is not None
-
-
-def read_csv(path: Path, required: list[str]) -> pl.DataFrame:
-    """Read a CSV with every column as text; blank lines are left out.
-
-    Raises:
-        DatasetError: if the file or one of the ``required`` columns is missing, or the file is not a CSV in UTF-8.
-    """
-    if not path.is_file():
-        raise DatasetError(f"{path} is missing; the data set's root should hold it")
-    try:
-        frame = pl.read_csv(path, infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise DatasetError(f"{path} is not a readable CSV ({reason}); save it as comma-separated UTF-8") from None
-    for column in required:
-        if column not in frame.columns:
-            raise DatasetError(f"{path} has no column {column!r}; found {', '.join(frame.columns)}")
-    return frame.filter(~pl.all_horizontal(pl.all().is_null()))
-
-
-def read_label(column: pl.Series, path: Path) -> pl.Series:
-    """Read whole numbers, also when written as ``1.0``, ``True`` or ``False``; an empty cell is null.
-
-    In the column ``density`` A to D stand for 0 to 3.
-
-    Raises:
-        DatasetError: names the file, the column and the first value that is none.
-    """
-    if column.name == "density":
-        return _read_density(column, path)
-    return _read_integers(column, path)
-
-
-def _read_integers(column: pl.Series, path: Path) -> pl.Series:
-    text = column.str.strip_chars().replace({"": None, "True": "1", "False": "0"})
-    numbers = text.cast(pl.Float64, strict=False)
-    whole = numbers.cast(pl.Int32, strict=False)
-    wrong = column.filter(text.is_not_null() & (whole != numbers).fill_null(True))
-    if len(wrong):
-        raise DatasetError(f"{path}: column {column.name!r} should hold whole numbers, found {wrong[0]!r}")
-    return whole
-
-
-def _read_density(column: pl.Series, path: Path) -> pl.Series:
-    letters = column.str.strip_chars().str.to_uppercase().replace({"A": "0", "B": "1", "C": "2", "D": "3"})
-    densities = _read_integers(letters.rename(column.name), path)
-    wrong = column.filter((densities < 0) | (densities > 3))
-    if len(wrong):
-        raise DatasetError(f"{path}: column {column.name!r} should hold A to D or 0 to 3, found {wrong[0]!r}")
-    return densities
+    return identifier is not None and re.fullmatch(SAFE_ID[1:-1], identifier) is not None
 
 
 def to_attributes(wide: pl.DataFrame) -> pl.DataFrame:
@@ -133,33 +119,38 @@ def to_attributes(wide: pl.DataFrame) -> pl.DataFrame:
     return long.cast(dict(ATTRIBUTES.items()))
 
 
-def join_by_stem(folder: Path, root: Path, table: pl.DataFrame) -> pl.DataFrame:
-    """Return ``FILES``: each file under ``folder`` with the row whose image_id is its name without suffix.
+def label_findings(image_ids: pl.Series, findings: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Label every image with 1 for the findings it has and 0 for the others of ``names``; ``ATTRIBUTES``.
 
-    ``study_id`` (default: the patient) and ``split`` are used where ``table`` has them.
+    For data sets whose annotators looked for all of ``names`` in every image.
     """
-    paths = find_images(folder, root)
-    stems = [PurePosixPath(path).stem for path in paths]
-    found = pl.DataFrame({"path": paths, "key": stems}, schema={"path": pl.String, "key": pl.String})
+    images = pl.DataFrame({"image_id": image_ids.unique()})
+    every = images.join(pl.DataFrame({"attribute": list(names)}), how="cross")
+    present = findings.select("image_id", attribute="finding", value=pl.lit(1, pl.Int32)).unique()
+    labelled = every.join(present, on=["image_id", "attribute"], how="left").with_columns(pl.col("value").fill_null(0))
+    return labelled.select(pl.col(name).cast(dtype) for name, dtype in ATTRIBUTES.items())
+
+
+def join_by_stem(folder: Path, root: Path, table: pl.DataFrame) -> pl.DataFrame:
+    """Return ``FILES``: each file under ``folder`` with the rows whose image_id is its name without suffix.
+
+    Columns of ``FILES`` that ``table`` does not have are null, ``study_id`` is then the patient.
+    """
+    found = pl.DataFrame({"path": find_images(folder, root)}, schema={"path": pl.String})
+    name = pl.col("path").str.split("/").list.last()
+    found = found.with_columns(key=name.str.replace(r"^(.+)\.[^.]+$", "$1"))
     if "study_id" not in table.columns:
         table = table.with_columns(study_id=pl.col("patient_id"))
-    if "split" not in table.columns:
-        table = table.with_columns(split=pl.lit(None, pl.String))
-    listed = table.with_columns(pl.col("laterality", "view").str.to_uppercase(), key=pl.col("image_id"))
-    joined = found.join(listed, on="key", how="full", coalesce=True)
-    return joined.select(pl.col(name).cast(dtype) for name, dtype in FILES.items()).sort(
-        "path", "image_id", nulls_last=True
-    )
+    absent = [pl.lit(None, dtype).alias(column) for column, dtype in FILES.items() if column not in table.columns]
+    listed = table.with_columns(*absent, pl.col("laterality", "view").str.to_uppercase(), key=pl.col("image_id"))
+    listed = listed.select("key", *(pl.col(column).cast(dtype) for column, dtype in FILES.items() if column != "path"))
+    joined = found.join(listed.unique(maintain_order=True), on="key", how="full", coalesce=True)
+    return joined.select(list(FILES)).sort("path", "image_id", nulls_last=True, maintain_order=True)
 
 
 def find_images(folder: Path, root: Path) -> list[str]:
-    """Return the regular files under ``folder`` as sorted POSIX paths relative to ``root``.
-
-    Raises:
-        DatasetError: if the folder is missing.
-    """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is missing; the images of the data set should lie there")
-    files = (path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Return the regular files under ``folder`` as sorted POSIX paths relative to ``root``; none: no such folder."""
+    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    paths = (file.relative_to(root).as_posix() for file in files if file.is_file())
     # A name that is no UTF-8 is not found again under the name that can be written down: the file is then rejected.
-    return sorted(file.encode(errors="surrogateescape").decode(errors="replace") for file in files)
+    return sorted(path.encode(errors="surrogateescape").decode(errors="replace") for path in paths)

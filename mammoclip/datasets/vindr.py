@@ -1,20 +1,23 @@
 """VinDr-Mammo 1.0: ``images/<study_id>/<image_id>.dicom`` and two annotation tables.
 
-Source: Nguyen et al., Scientific Data 2023. VinDr publishes no patient ids; one exam is one patient. It has no reports:
-training text comes from prompts about its labels.
+``breast-level_annotations.csv`` (study_id, series_id, image_id, laterality, view_position, height, width,
+breast_birads, breast_density, split) has a row per image, ``finding_annotations.csv`` (the same, and finding_categories
+as a list of names, finding_birads, xmin, ymin, xmax, ymax) a row per annotated finding or image without one. VinDr
+publishes no patient ids; one exam is one patient. It has no reports: training text comes from prompts about its labels.
+
+Source: Nguyen et al., Scientific Data 2023.
 """
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import polars as pl
 
 from mammoclip.datasets import base
-from mammoclip.errors import DatasetError
+from mammoclip.datasets.sheet import Sheet
 
-FINDING_NAMES = {
+_NAMES = {
     "Mass": "mass",
     "Suspicious Calcification": "suspicious_calcification",
     "Architectural Distortion": "architectural_distortion",
@@ -25,9 +28,10 @@ FINDING_NAMES = {
     "Nipple Retraction": "nipple_retraction",
     "Skin Retraction": "skin_retraction",
     "Skin Thickening": "skin_thickening",
+    "No Finding": base.NO_FINDING,
 }
 _DENSITY = {"DENSITY A": 0, "DENSITY B": 1, "DENSITY C": 2, "DENSITY D": 3}
-_SPLITS = {"training": "train"}
+_BIRADS = {f"BI-RADS {category}": category for category in range(7)}
 _IMAGE_COLUMNS = ["study_id", "image_id", "laterality", "view_position", "breast_birads", "breast_density", "split"]
 _BOX = ["xmin", "ymin", "xmax", "ymax"]
 
@@ -35,83 +39,71 @@ _BOX = ["xmin", "ymin", "xmax", "ymax"]
 class VinDr(base.Adapter):
     """Adapter of VinDr-Mammo."""
 
+    source = base.Source(
+        title="VinDr-Mammo 1.0",
+        kind="real digital mammograms of VinDr-Mammo",
+        licence="PhysioNet Restricted Health Data License 1.5.0",
+        url="https://physionet.org/content/vindr-mammo/1.0.0",
+        citation="Nguyen HT et al. VinDr-Mammo: A large-scale benchmark dataset for computer-aided diagnosis in "
+        "full-field digital mammography. Scientific Data 10, 277 (2023).",
+        doi="10.1038/s41597-023-02100-7",
+        images="20,000 of 5,000 exams, four views each; DICOM",
+        boxes="2,254, of ten findings",
+        labels="ten findings, BI-RADS of finding and breast, density",
+        splits="4,000 exams for training, 1,000 for testing",
+    )
+    layout = "images/<study_id>/<image_id>.dicom"
+
     def files(self, root: Path) -> pl.DataFrame:
         """List ``images/`` and join the breast-level table by image id."""
-        listed = self._images(root).with_columns(view=pl.col("view_position"), split=pl.col("split").replace(_SPLITS))
+        sheet = self._images(root)
+        for name in ("height", "width"):
+            if name in sheet.frame.columns:
+                sheet.read_integers(name)
+        split = pl.col("split").replace({"training": "train"})
+        listed = sheet.frame.with_columns(split=split).rename({"view_position": "view"})
+        listed = listed.rename({"height": "rows", "width": "columns"}, strict=False)
         return base.join_by_stem(root / "images", root, listed)
 
-    def findings(self, root: Path) -> pl.DataFrame:
-        """Return one row per finding category of each annotated box."""
-        path = root / "finding_annotations.csv"
-        frame = base.read_csv(path, ["image_id", "finding_categories", "finding_birads", *_BOX])
-        return (
-            frame.with_columns(
-                *(_numbers(frame[name], path) for name in _BOX),
-                finding=_parse_categories(frame["finding_categories"], path),
-            )
-            .explode("finding")
-            .filter(pl.col("finding") != "No Finding")
-            .select(
-                "image_id",
-                finding=_named(pl.col("finding")),
-                birads=_birads(pl.col("finding_birads")),
-                **dict(zip(list(base.FINDINGS)[3:], _BOX, strict=True)),
-            )
-            .cast(dict(base.FINDINGS.items()))
-        )
-
-    def attributes(self, root: Path) -> pl.DataFrame:
-        """Return the ten findings (the union over an image's boxes), density (0-3) and BI-RADS per image."""
+    def annotations(self, root: Path) -> base.Annotations:
+        """Return a finding per category of a row, and the labels of each image: ten findings, density, BI-RADS."""
         images = self._images(root)
-        positive = self.findings(root).select("image_id", "finding").unique()
-        wide = images.select(
-            "image_id",
-            *(
-                pl.col("image_id").is_in(positive.filter(pl.col("finding") == name)["image_id"].implode()).alias(name)
-                for name in FINDING_NAMES.values()
-            ),
-            density=pl.col("breast_density").str.to_uppercase().replace_strict(_DENSITY, default=None),
-            birads=_birads(pl.col("breast_birads")),
-        )
-        return (
-            wide.with_columns(pl.exclude("image_id").cast(pl.Int32))
-            .unpivot(index="image_id", variable_name="attribute", value_name="value")
-            .drop_nulls("value")
-            .cast(dict(base.ATTRIBUTES.items()))
+        images.read_values("breast_density", _DENSITY)
+        images.read_values("breast_birads", _BIRADS)
+        breast = images.frame.select("image_id", density="breast_density", birads="breast_birads")
+        findings, rejected = self._findings(root, images.frame["image_id"])
+        labelled = base.label_findings(findings["image_id"], findings, [*base.FINDING_NAMES, base.NO_FINDING])
+        return base.Annotations(
+            findings=findings,
+            attributes=pl.concat([labelled, base.to_attributes(breast)]),
+            rejected=pl.concat([images.rejected, rejected]),
         )
 
-    def _images(self, root: Path) -> pl.DataFrame:
-        frame = base.read_csv(root / "breast-level_annotations.csv", _IMAGE_COLUMNS)
-        if "patient_id" not in frame.columns:
-            frame = frame.with_columns(patient_id=pl.col("study_id"))
-        return frame
+    def _images(self, root: Path) -> Sheet:
+        sheet = Sheet(root, "breast-level_annotations.csv", _IMAGE_COLUMNS)
+        if "patient_id" not in sheet.frame.columns:
+            sheet.frame = sheet.frame.with_columns(patient_id=pl.col("study_id"))
+        return sheet
 
-
-def _birads(column: pl.Expr) -> pl.Expr:
-    return column.str.extract(r"(\d)").cast(pl.Int32)
-
-
-def _named(column: pl.Expr) -> pl.Expr:
-    unknown = column.str.to_lowercase().str.replace_all(r"[^a-z0-9]+", "_")
-    return column.replace_strict(FINDING_NAMES, default=unknown)
-
-
-def _numbers(column: pl.Series, path: Path) -> pl.Series:
-    numbers = column.cast(pl.Float64, strict=False)
-    wrong = column.filter(numbers.is_null() & column.is_not_null())
-    if len(wrong):
-        raise DatasetError(f"{path}: column {column.name!r} should hold numbers, found {wrong[0]!r}")
-    return numbers
-
-
-def _parse_categories(column: pl.Series, path: Path) -> pl.Series:
-    rows: list[list[str]] = []
-    for row, text in enumerate(column):
-        try:
-            value = ast.literal_eval(text or "[]")
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            value = None
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise DatasetError(f"{path} row {row + 2}: finding_categories should be a list of names, found {text!r}")
-        rows.append(value)
-    return pl.Series("finding", rows, dtype=pl.List(pl.String))
+    def _findings(self, root: Path, listed: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+        sheet = Sheet(root, "finding_annotations.csv", ["image_id", "finding_categories", "finding_birads", *_BOX])
+        stranger = ~pl.col("image_id").is_in(listed.implode()).fill_null(False)
+        sheet.drop(stranger, "unknown_image", "breast-level_annotations.csv does not list the image")
+        sheet.read_numbers(*_BOX)
+        sheet.read_values("finding_birads", _BIRADS)
+        sheet.read_lists("finding_categories")
+        # The findings of an image with a list that cannot be read are unknown: the others would be called absent.
+        unreadable = sheet.frame.filter(pl.col("finding_categories").is_null())["image_id"]
+        sheet.drop(
+            pl.col("image_id").is_in(unreadable.implode()) & pl.col("finding_categories").is_not_null(),
+            "wrong_type",
+            "another row of the image has findings that cannot be read: all of them are left out",
+        )
+        sheet.frame = sheet.frame.drop_nulls("finding_categories").explode("finding_categories")
+        finding = pl.col("finding_categories").str.strip_chars().replace_strict(_NAMES, default=None)
+        sheet.frame = sheet.frame.with_columns(finding=finding)
+        known = ", ".join(_NAMES)
+        sheet.drop(pl.col("finding").is_null(), "unknown_finding", f"a finding is none of {known}; it is left out")
+        boxes = dict(zip(base.BOX, _BOX, strict=True))
+        frame = sheet.frame.select("image_id", "finding", birads="finding_birads", **boxes, source=sheet.source)
+        return frame.cast(dict(base.FINDINGS.items())), sheet.rejected

@@ -36,7 +36,8 @@ class CropBox(NamedTuple):
 class Placement(NamedTuple):
     """Where a crop lies in its PNG: x_png = (x - crop.left) * scale_x + pad_left, and y alike.
 
-    ``scale_x`` and ``scale_y`` are PNG pixels per stored pixel; ``pad_left`` and ``pad_top`` are PNG pixels.
+    ``scale_x`` and ``scale_y`` are PNG pixels per stored pixel; ``pad_left`` and ``pad_top`` are PNG pixels. To move
+    the boxes of N images at once, every field may be an array of N.
     """
 
     crop: CropBox
@@ -47,15 +48,15 @@ class Placement(NamedTuple):
 
     @property
     def _scale(self) -> Boxes:
-        return np.array([self.scale_x, self.scale_y] * 2, np.float64)
+        return np.stack([self.scale_x, self.scale_y] * 2, axis=-1)
 
     @property
     def _origin(self) -> Boxes:
-        return np.array([self.crop.left, self.crop.top] * 2, np.float64)
+        return np.stack([self.crop.left, self.crop.top] * 2, axis=-1)
 
     @property
     def _pad(self) -> Boxes:
-        return np.array([self.pad_left, self.pad_top] * 2, np.float64)
+        return np.stack([self.pad_left, self.pad_top] * 2, axis=-1)
 
     def boxes_to_png(self, boxes: Boxes) -> tuple[Boxes, npt.NDArray[np.bool_]]:
         """Move boxes (N x 4: x_min, y_min, x_max, y_max in stored pixels) to pixels of the PNG.
@@ -68,7 +69,7 @@ class Placement(NamedTuple):
         >>> moved.tolist(), kept.tolist()
         ([[0.0, 5.0, 40.0, 45.0]], [True])
         """
-        limit = np.array([self.crop.width, self.crop.height] * 2, np.float64)
+        limit = np.stack([self.crop.width, self.crop.height] * 2, axis=-1)
         clipped = np.clip(boxes - self._origin, 0.0, limit)
         kept = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
         return clipped * self._scale + self._pad, kept
@@ -86,7 +87,7 @@ class Placement(NamedTuple):
         height, width = (side - 2 * BORDER_PX for side in image_shape)
         moved = boxes - BORDER_PX
         moved[:, :2] = np.maximum(moved[:, :2], 0.0)
-        moved[:, 2:] = np.minimum(moved[:, 2:], [height, width])
+        moved[:, 2:] = np.minimum(moved[:, 2:], np.stack([height, width], axis=-1))
         return (moved - (self._origin - BORDER_PX)) * self._scale + self._pad
 
 

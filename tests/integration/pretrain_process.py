@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 from mammoclip.config import PretrainSection, Run
 from mammoclip.data.augmentation import AugmentationStrength
+from mammoclip.data.captions import Captions
 from mammoclip.data.pairs import Breast, Image, PairSampler
 from mammoclip.errors import MammoClipError
 from mammoclip.models import EfficientNet, MammoClip, load_tokenizer, normalise
@@ -56,7 +57,7 @@ def make_breast(split: str, number: int, contradict: bool) -> Breast:
     else:
         words = np.random.default_rng([number, len(split)]).choice(WORDS, (2, 3, 2))
     texts = tuple(tuple(" ".join(map(str, sentence)) for sentence in section) for section in words)
-    return Breast((f"{split}-{number}-cc",), (f"{split}-{number}-mlo",), texts)
+    return Breast((f"{split}-{number}-cc",), (f"{split}-{number}-mlo",), Captions(texts, "L"))
 
 
 def draw_image(image_id: str) -> Image:

@@ -12,8 +12,11 @@ from polars.testing.parametric import dataframes
 from mammoclip import artifacts
 from mammoclip.artifacts import (
     ATTRIBUTES,
+    BREASTS,
     FINDINGS,
+    IMAGES,
     INDEX,
+    LABELS,
     REJECT_REASONS,
     REJECTS,
     Column,
@@ -26,15 +29,22 @@ from mammoclip.artifacts import (
 from mammoclip.errors import ArtifactError
 
 TABLES = {name: table for name, table in vars(artifacts).items() if isinstance(table, Table)}
-ATTRIBUTE = pl.DataFrame({"dataset": ["d"], "image_id": ["i"], "attribute": ["mass"], "value": [1]})
+ATTRIBUTE = pl.DataFrame(
+    {"dataset": ["d"], "image_id": ["i"], "attribute": ["mass"], "value": [1], "source": ["table"]}
+)
 
 
 def rows_of(table: Table) -> st.SearchStrategy[pl.DataFrame]:
-    return dataframes(
+    frames = dataframes(
         [any_column(name, dtype=column.dtype, allow_null=column.nullable) for name, column in table.columns.items()],
         max_size=4,
         allow_infinity=True,
     )
+    return frames.map(with_patients_of_their_own) if "patient_id" in table.columns else frames
+
+
+def with_patients_of_their_own(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(pl.format("{}{}", pl.int_range(pl.len()), "patient_id").alias("patient_id"))
 
 
 def read_error(table: Table, path: Path) -> str:
@@ -43,7 +53,7 @@ def read_error(table: Table, path: Path) -> str:
     return str(caught.value)
 
 
-def write_raw(frame: pl.DataFrame, path: Path, name: str = "attributes", version: int = 1) -> Path:
+def write_raw(frame: pl.DataFrame, path: Path, name: str = "attributes", version: int = 2) -> Path:
     """Write a Parquet file that says it is a table of ours, whatever is in it."""
     frame.write_parquet(path, metadata={"mammoclip.table": name, "mammoclip.version": str(version)})
     return path
@@ -76,11 +86,13 @@ def test_table_names_are_unique_and_every_column_says_what_it_means() -> None:
 def test_the_file_says_its_table_and_version(tmp_path: Path) -> None:
     write_table(ATTRIBUTE, ATTRIBUTES, tmp_path / "t.parquet")
     metadata = pl.read_parquet_metadata(tmp_path / "t.parquet")
-    assert (metadata["mammoclip.table"], metadata["mammoclip.version"]) == ("attributes", "1")
+    assert (metadata["mammoclip.table"], metadata["mammoclip.version"]) == ("attributes", "2")
 
 
 def test_columns_come_in_the_published_order_and_others_are_dropped(tmp_path: Path) -> None:
-    shuffled = ATTRIBUTE.with_columns(extra=pl.lit(3)).select("extra", "value", "image_id", "attribute", "dataset")
+    shuffled = ATTRIBUTE.with_columns(extra=pl.lit(3)).select(
+        "extra", "source", "value", "image_id", "attribute", "dataset"
+    )
     write_table(shuffled, ATTRIBUTES, tmp_path / "t.parquet")
     assert pl.read_parquet(tmp_path / "t.parquet").columns == list(ATTRIBUTES.columns)
     path = write_raw(shuffled.with_columns(pl.col("value").cast(pl.Int32)), tmp_path / "raw.parquet")
@@ -112,14 +124,14 @@ def test_a_file_cut_short_is_not_readable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "version", "found"),
-    [("findings", 1, "'findings' version 1"), ("attributes", 2, "'attributes' version 2")],
+    [("findings", 2, "'findings' version 2"), ("attributes", 1, "'attributes' version 1")],
 )
 def test_another_table_or_version_says_what_was_expected_and_found(
     tmp_path: Path, name: str, version: int, found: str
 ) -> None:
     path = write_raw(ATTRIBUTE.cast({"value": pl.Int32}), tmp_path / "t.parquet", name, version)
     message = read_error(ATTRIBUTES, path)
-    assert str(path) in message and "expected table 'attributes' version 1" in message and found in message
+    assert str(path) in message and "expected table 'attributes' version 2" in message and found in message
 
 
 def test_a_parquet_file_of_someone_else_is_refused(tmp_path: Path) -> None:
@@ -170,6 +182,27 @@ def test_values_that_do_not_are_refused(tmp_path: Path, value: Any, found: str) 
         write_table(ATTRIBUTE.with_columns(value=pl.lit(value)), ATTRIBUTES, path)
     assert all(part in str(caught.value) for part in (str(path), "'value'", "Int32", found))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("table", [IMAGES, BREASTS, LABELS], ids=lambda table: table.name)
+def test_a_patient_who_crosses_splits_is_refused_by_writers_and_readers(tmp_path: Path, table: Table) -> None:
+    def rows(*splits: str) -> pl.DataFrame:
+        frame = pl.DataFrame({"patient_id": ["p", "p", "q"], "split": [*splits, "test"]})
+        others = {name: dtype for name, dtype in table.schema.items() if name not in frame.columns}
+        empty = {pl.String: "x"}
+        return frame.with_columns(
+            pl.lit([] if isinstance(dtype, pl.List) else empty.get(dtype), dtype).alias(name)  # type: ignore[call-overload]
+            for name, dtype in others.items()
+        ).select(list(table.columns))
+
+    path = tmp_path / "t.parquet"
+    write_table(rows("train", "train"), table, path)
+    with pytest.raises(ArtifactError, match=r"t\.parquet: 1 patients are in several splits"):
+        write_table(rows("train", "test"), table, path)
+    assert read_table(table, path)["split"].to_list() == ["train", "train", "test"]
+    write_raw(rows("train", "validation"), path, table.name, table.version)
+    with pytest.raises(ArtifactError, match=r"t\.parquet: 1 patients are in several splits"):
+        read_table(table, path)
 
 
 def test_a_reject_has_one_of_the_published_reasons(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 
 import mammoclip
+from mammoclip.artifacts import MANIFEST, TABULATED, read_table
+from mammoclip.datasets.base import BOX
 from mammoclip.models import EfficientNet, MammoClip, load_tokenizer, save_pretrained
 from mammoclip.models.text_encoder import text_encoder_from_config
 
@@ -101,3 +104,49 @@ def test_an_image_that_cannot_be_used_is_one_sentence(folder: Path, tmp_path: Pa
         assert result.returncode == 1
         assert result.stderr.splitlines()[-1].startswith(f"Error: {tmp_path / name}")
         assert "Traceback" not in result.stderr
+
+
+def test_tabulate_and_the_workflow_make_the_same_tables(tmp_path: Path) -> None:
+    """But for the crops: the command knows none, so that its boxes are in stored pixels."""
+    from mammoclip.datasets.phantom import generate_cohort
+
+    root = tmp_path / "cohort"
+    generate_cohort(root, num_patients=4, seed=3, rows_px=128, columns_px=128, processes=1)
+    result = run("tabulate", "phantom", "--root", root, "--out", tmp_path / "command")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("16 images, ") and "8 breasts; rejected: nothing" in result.stdout
+    results = tmp_path / "results"
+    dataset = json.dumps({"adapter": "phantom", "root": str(root)})
+    index, manifest = results / "index.parquet", results / "manifest.parquet"
+    common = ("--dataset", "phantom", "--log", results / "log")
+    stages: list[tuple[object, ...]] = [
+        ("index", "--config", dataset, "--index", index, "--rejects", results / "i.parquet", "--work", results / "w"),
+        ("shard", "--config", '{"height_px": 64, "width_px": 48, "num_shards": 1}', "--dataset-config", dataset,
+         "--index", index, "--shard", 0, "--tar", results / "0.tar", "--manifest", manifest,
+         "--rejects", results / "s.parquet"),
+        ("tabulate", "--config", "{}", "--dataset-config", dataset, "--index", index, "--manifest", manifest,
+         "--seed", 42, "--rejects", results / "t.parquet", "--out", results / "stage"),
+    ]  # fmt: skip
+    for stage, *arguments in stages:
+        command = [sys.executable, "-m", f"pipelines.{stage}", *map(str, (*arguments, *common))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+    for table in TABULATED:
+        theirs = read_table(table, results / "stage" / f"{table.name}.parquet")
+        ours = read_table(table, tmp_path / "command" / f"{table.name}.parquet")
+        assert len(ours) == len(theirs) > 0
+        placed = [name for name in (*MANIFEST.columns, *BOX) if name != "image_id"]
+        assert_frame_equal(ours.drop(placed, strict=False), theirs.drop(placed, strict=False), check_row_order=False)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sentence"),
+    [
+        ("vindir", "Error: there is no data set layout 'vindir'; choose one of vindr, rsna"),
+        ("vindr", "breast-level_annotations.csv is missing"),
+    ],
+)
+def test_tabulate_says_what_is_missing(tmp_path: Path, dataset: str, sentence: str) -> None:
+    result = run("tabulate", dataset, "--root", tmp_path, "--out", tmp_path / "out")
+    assert result.returncode == 1
+    assert sentence in result.stderr and "Traceback" not in result.stderr

@@ -32,13 +32,14 @@ def test_the_demo_plans_every_stage_once_per_data_set_run_and_shard(snakemake: S
         "gather_shards": 2,
         "describe_shards": 2,
         "tabulate_dataset": 2,
+        "paraphrase_texts": 1,
         "train_clip": 3,
         "extract_features": 6,
         "embed_prompts": 3,
         "classify": 6,
         "build_paper": 1,
         "all": 1,
-        "total": 33,
+        "total": 34,
     }
 
 
@@ -47,7 +48,7 @@ def test_the_demo_plans_every_stage_once_per_data_set_run_and_shard(snakemake: S
     [
         ("index", "index_dataset"),
         ("shard", "gather_shards"),
-        ("tabulate", "tabulate_dataset"),
+        ("tabulate", "paraphrase_texts"),
         ("pretrain", "train_clip"),
         ("evaluate", "classify"),
         ("paper", "build_paper"),
@@ -59,7 +60,7 @@ def test_each_stage_is_a_target_that_stops_there(
     plan = snakemake("--dry-run", *DEMO, "--config", f"results={tmp_path}", "--", target)
     assert plan.returncode == 0, plan.stderr
     street = [
-        *("generate_phantom", "index_dataset", "crop_shard", "gather_shards", "tabulate_dataset"),
+        *("generate_phantom", "index_dataset", "crop_shard", "gather_shards", "tabulate_dataset", "paraphrase_texts"),
         *("train_clip", "extract_features", "embed_prompts", "classify", "build_paper"),
     ]
     wanted = street[: street.index(last_rule) + 1]

@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from mammoclip.artifacts import INDEX, REJECTS, write_table
 from mammoclip.data import index as index_module
-from mammoclip.data.index import Indexed, index_dataset
+from mammoclip.data.index import Indexed, index_dataset, list_dataset
 from mammoclip.datasets import base
 from mammoclip.datasets.phantom_adapter import Phantom
 from mammoclip.errors import DatasetError
@@ -22,6 +22,8 @@ class Listing:
     def __init__(self, *rows: dict[str, Any]) -> None:
         defaults = {"patient_id": "p", "study_id": "s", "laterality": None, "view": None, "split": None}
         self.frame = pl.DataFrame([{**defaults, **row} for row in rows], schema=base.FILES)
+
+    layout = "anything"
 
     def files(self, root: Path) -> pl.DataFrame:
         return self.frame
@@ -150,9 +152,9 @@ def test_the_configured_split_replaces_the_data_sets_own(cohort: Any, tmp_path: 
 
 def test_the_table_names_the_side_before_the_header_does(a_file: Path) -> None:
     file = {"path": "a.dicom", "image_id": "a"}
-    row = index(Listing({**file, "laterality": "L", "view": "CC"}), a_file).index.row(0, named=True)
+    row = index(Listing({**file, "laterality": "R", "view": "CC"}), a_file).index.row(0, named=True)
     assert (row["laterality"], row["laterality_source"], row["view"], row["view_source"]) == (
-        "L",
+        "R",
         "table",
         "CC",
         "table",
@@ -211,9 +213,53 @@ def test_a_listed_image_without_a_file_is_rejected_by_its_id(a_file: Path) -> No
     assert indexed.num_found == 1
 
 
-def test_a_listed_image_without_id_and_file_is_an_error(a_file: Path) -> None:
-    with pytest.raises(DatasetError, match="'d' list an image without image_id"):
-        index(Listing({"path": "a.dicom", "image_id": "a"}, {"path": None, "image_id": None}), a_file)
+def test_a_listed_image_without_id_and_file_is_rejected(a_file: Path) -> None:
+    indexed = index(Listing({"path": "a.dicom", "image_id": "a"}, {"path": None, "image_id": None}), a_file)
+    assert indexed.rejects.select("path", "reason").rows() == [("an image without image_id", "missing_file")]
+
+
+def test_a_side_that_the_header_contradicts_is_rejected(a_file: Path) -> None:
+    indexed = index(Listing({"path": "a.dicom", "image_id": "a", "laterality": "L"}), a_file)
+    assert indexed.rejects["reason"].to_list() == ["laterality_conflict"]
+    assert len(indexed.index) == 0
+
+
+def test_an_image_that_the_tables_describe_twice_in_different_ways_is_rejected_once(a_file: Path) -> None:
+    row = {"path": "a.dicom", "image_id": "a"}
+    indexed = index(Listing(row, {**row, "patient_id": "another"}), a_file)
+    assert indexed.rejects.select("path", "reason").rows() == [("a.dicom", "contradictory_rows")]
+    assert len(indexed.index) == 0
+    assert len(index(Listing(row, row), a_file).index) == 1
+
+
+def test_the_folds_of_the_tables_are_kept(a_file: Path) -> None:
+    assert index(Listing({"path": "a.dicom", "image_id": "a", "fold": 3}), a_file).index["fold"].to_list() == [3]
+
+
+# --- the tables alone -------------------------------------------------------------------------------------------------
+
+
+def test_tables_alone_make_an_index_without_opening_a_file(tmp_path: Path) -> None:
+    said = {"laterality": "L", "view": "CC", "rows": 9, "columns": 7, "split": "test"}
+    (tmp_path / "a.dicom").write_text("no image, and never read")
+    rows = [{"path": path, "image_id": name, **said} for path, name in (("a.dicom", "a"), (None, "gone"))]
+    indexed = list_dataset(Listing(*rows, {"path": "stray.dicom", "image_id": None}), tmp_path, "d")
+    kept = indexed.index.select("image_id", "laterality", "view", "rows", "columns", "split", "magnification")
+    assert kept.rows() == [("a", "L", "CC", 9, 7, "test", False), ("gone", "L", "CC", 9, 7, "test", False)]
+    assert len(indexed.rejects) == 0
+
+
+def test_a_file_whose_side_the_tables_do_not_say_is_opened(a_file: Path) -> None:
+    (a_file / "b.dicom").write_text("no image")
+    rows = [{"path": f"{name}.dicom", "image_id": name} for name in "ab"]
+    indexed = list_dataset(Listing(*rows, {"path": None, "image_id": "gone"}), a_file, "d")
+    assert indexed.index.select("image_id", "laterality", "view").rows() == [("a", "R", "MLO")]
+    assert indexed.rejects.select("path", "reason").rows() == [("b.dicom", "not_dicom"), ("gone", "missing_laterality")]
+
+
+def test_tables_without_an_image_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no image is listed for data set 'd'; anything was expected"):
+        list_dataset(Listing(), tmp_path, "d")
 
 
 def test_a_data_set_of_rejects_only_is_an_empty_index(tmp_path: Path) -> None:

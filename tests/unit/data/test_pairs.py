@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mammoclip.artifacts import BREASTS
 from mammoclip.data.augmentation import AugmentationStrength
-from mammoclip.data.pairs import Breast, Example, PairSampler, swap_sides, trainable_breasts
+from mammoclip.data.captions import Captions
+from mammoclip.data.pairs import Breast, Example, PairSampler, trainable_breasts
 from mammoclip.errors import ArtifactError
 
 STILL = AugmentationStrength(0.0, False, 0, 0, (1, 1), 0, 0, 1)
@@ -19,10 +20,11 @@ TEXTS = (("there is a mass", "it is in the left breast"), ("birads 4", "biopsy o
 IMAGES = {name: np.random.default_rng(number).integers(0, 255, (24, 16), dtype=np.uint8) for number, name in
           enumerate(["d/cc1", "d/cc2", "d/mlo1", "d/mlo2"])}  # fmt: skip
 
-TWO_VIEWS = Breast(("d/cc1",), ("d/mlo1",), TEXTS)
-MANY = Breast(("d/cc1", "d/cc2"), ("d/mlo1", "d/mlo2"), TEXTS)
-ONE_IMAGE = Breast(("d/cc1",), (), TEXTS)
-TWO_OF_ONE_VIEW = Breast((), ("d/mlo1", "d/mlo2"), TEXTS)
+CAPTIONS = Captions(TEXTS, "L")
+TWO_VIEWS = Breast(("d/cc1",), ("d/mlo1",), CAPTIONS)
+MANY = Breast(("d/cc1", "d/cc2"), ("d/mlo1", "d/mlo2"), CAPTIONS)
+ONE_IMAGE = Breast(("d/cc1",), (), CAPTIONS)
+TWO_OF_ONE_VIEW = Breast((), ("d/mlo1", "d/mlo2"), CAPTIONS)
 
 
 def sampler(*breasts: Breast, strength: AugmentationStrength | None = STILL, seed: int = 7, flip: float = 0.0) -> Any:
@@ -45,16 +47,19 @@ def same(one: Example, other: Example) -> bool:
     )
 
 
-def breast_rows(*rows: tuple[str, str, str, list[list[str]]], dataset: str = "d") -> pl.DataFrame:
+def breast_rows(*rows: tuple[str, str, str, list[list[str]]], dataset: str = "d", **values: Any) -> pl.DataFrame:
     """Rows of the breasts table from (patient, side, split, texts), one CC and one MLO image each."""
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         [
             (dataset, patient, side, split, [f"{patient}-{side}-cc"], [f"{patient}-{side}-mlo"], texts)
             for patient, side, split, texts in rows
         ],
-        schema=BREASTS.schema,
+        schema=dict(list(BREASTS.schema.items())[:7]),
         orient="row",
     )
+    lists = {name: [] for name in ("cc_positives", "cc_negatives", "mlo_positives", "mlo_negatives")}
+    rest = {**lists, "density": None, "birads": None, **values}
+    return frame.with_columns(pl.lit(value, BREASTS.schema[name]).alias(name) for name, value in rest.items())
 
 
 def test_an_example_depends_on_seed_epoch_and_index_alone() -> None:
@@ -126,27 +131,6 @@ def test_a_flip_mirrors_both_images_and_exchanges_left_and_right() -> None:
     assert 70 < sum(flips) < 130
 
 
-@pytest.mark.parametrize(
-    ("text", "swapped"),
-    [
-        ("mass in the left breast", "mass in the right breast"),
-        ("right: none. left: mass", "left: none. right: mass"),
-        ("the leftmost copyright stays", "the leftmost copyright stays"),
-        ("right-sided", "left-sided"),
-        ("no side named", "no side named"),
-    ],
-)
-def test_swap_sides(text: str, swapped: str) -> None:
-    assert swap_sides(text) == swapped
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from(["left", "right", "mass", "breast", "upright", ",", "."]), max_size=12).map(" ".join))
-def test_swapping_sides_twice_gives_the_text_back(text: str) -> None:
-    assert swap_sides(swap_sides(text)) == text
-    assert swap_sides(text).count("left") == sum(word == "right" for word in text.split())
-
-
 def test_validation_is_fixed_and_plain() -> None:
     fixed = sampler(MANY, ONE_IMAGE, TWO_OF_ONE_VIEW, strength=None, flip=1.0)
     for epoch in range(3):
@@ -174,7 +158,7 @@ def test_the_images_stored_are_left_alone() -> None:
     assert all(np.array_equal(IMAGES[name], image) for name, image in before.items())
 
 
-def test_trainable_breasts_have_an_image_and_a_text_and_belong_to_the_split() -> None:
+def test_trainable_breasts_have_an_image_and_a_caption_and_belong_to_the_split() -> None:
     rows = breast_rows(
         ("p1", "L", "train", [["a mass", "b"]]),
         ("p2", "L", "train", []),
@@ -188,14 +172,31 @@ def test_trainable_breasts_have_an_image_and_a_text_and_belong_to_the_split() ->
         .then(pl.lit([], pl.List(pl.String)))
         .otherwise("mlo_image_ids"),
     )
-    assert trainable_breasts(rows, "train") == [Breast(("d/p1-L-cc",), ("d/p1-L-mlo",), (("a mass", "b"),), "d/L")]
-    with pytest.raises(ArtifactError, match="no breast of the split 'validation' has both an image and a text"):
+    captions = Captions((("a mass", "b"),), "L")
+    assert trainable_breasts(rows, "train") == [Breast(("d/p1-L-cc",), ("d/p1-L-mlo",), captions, "d")]
+    with pytest.raises(ArtifactError, match="no breast of the split 'validation' has both an image and a report or"):
         trainable_breasts(rows, "validation")
+
+
+def test_a_breast_without_a_report_speaks_by_its_labels() -> None:
+    rows = breast_rows(
+        ("p", "R", "train", []),
+        cc_positives=["mass"],
+        cc_negatives=["asymmetry"],
+        mlo_positives=["no_finding"],
+        density=2,
+    )
+    (breast,) = trainable_breasts(rows, "train")
+    assert breast.captions == Captions(
+        (), "R", ((("mass", 1), ("asymmetry", 0), ("density", 2)), (("no_finding", 1), ("density", 2)))
+    )
+    without_mlo = rows.with_columns(mlo_image_ids=pl.lit([], pl.List(pl.String)))
+    assert len(trainable_breasts(without_mlo, "train")[0].captions.views) == 1
 
 
 def cohort(num_patients: int, dataset: str = "d") -> list[Breast]:
     texts = [(side, f"{dataset} {side} {number}") for side in "LR" for number in range(num_patients)]
-    return [Breast(("d/cc1",), ("d/mlo1",), ((text,),), f"{dataset}/{side}") for side, text in texts]
+    return [Breast(("d/cc1",), ("d/mlo1",), Captions(((text,),), side), dataset) for side, text in texts]  # type: ignore[arg-type]
 
 
 @settings(deadline=None)
@@ -206,7 +207,7 @@ def test_shuffled_reports_come_from_another_patient_of_the_same_side_each_once_a
     breasts = [*cohort(many), *cohort(few, "e")]
     shuffled = PairSampler(breasts, IMAGES.__getitem__, seed, strength, shuffle_reports=True)
     given = [shuffled.example(epoch, index).text_1 for index in range(len(breasts))]
-    own = [breast.texts[0][0] for breast in breasts]
+    own = [breast.captions.texts[0][0] for breast in breasts]
     assert sorted(given) == sorted(own)
     for text, other in zip(own, given, strict=True):
         assert text != other

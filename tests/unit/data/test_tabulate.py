@@ -1,23 +1,20 @@
-import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from mammoclip import artifacts
-from mammoclip.artifacts import INDEX, MANIFEST, Table, write_table
-from mammoclip.data.tabulate import RawTables, SplitFractions, assign_split, tabulate_dataset
+from mammoclip.artifacts import FINDING_NAMES, INDEX, MANIFEST, REJECTS, TABULATED, write_table
+from mammoclip.data.splits import SplitFractions
+from mammoclip.data.tabulate import Tabulated, tabulate_dataset
 from mammoclip.datasets import base
+from mammoclip.datasets.base import Annotations
 from mammoclip.datasets.phantom_adapter import Phantom
 from mammoclip.errors import DatasetError
-from mammoclip.text import FINDINGS, PromptGrammar
 
 FRACTIONS = SplitFractions(validation=0.25, test=0.2, seed=1)
-TABLES = {table.name: table for table in vars(artifacts).values() if isinstance(table, Table)}
+SCHEMAS = {table.name: table.schema for table in TABULATED}
 
 # The crop of every image: rows 10 to 110, columns 20 to 70, stored as 200 x 100 pixels, so that all doubles.
 PLACE = {
@@ -25,6 +22,13 @@ PLACE = {
     "crop_bottom": 110, "crop_left": 20, "crop_right": 70, "scale_x": 2.0, "scale_y": 2.0, "pad_left": 0, "pad_top": 0,
     "grayscale": "strict", "crop": "strict", "geometry": "stretch", "bits": 8, "png_sha256": "0",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Raw:
+    index: pl.DataFrame
+    manifest: pl.DataFrame | None
+    annotations: Annotations
 
 
 def raw_tables(
@@ -35,7 +39,7 @@ def raw_tables(
     findings: list[tuple[Any, ...]] = (),  # type: ignore[assignment]
     attributes: list[tuple[str, str, int]] = (),  # type: ignore[assignment]
     reports: list[tuple[str, str, str | None, str, str]] = (),  # type: ignore[assignment]
-) -> RawTables:
+) -> Raw:
     """Raw tables of images (patient, study, side, view); an image's id is these four joined by blanks."""
     ids = [" ".join(image) for image in images]
     index = pl.DataFrame(
@@ -53,79 +57,35 @@ def raw_tables(
         pl.lit(None, dtype).alias(n) for n, dtype in INDEX.schema.items() if n not in index.columns
     )
     manifest = pl.DataFrame([{"image_id": i, **PLACE} for i in ids if i not in lost], schema=MANIFEST.schema)
-    return RawTables(
-        index=index.select(list(INDEX.columns)),
-        manifest=manifest,
-        findings=pl.DataFrame(list(findings), schema=base.FINDINGS, orient="row"),
+    annotations = Annotations(
+        findings=pl.DataFrame([(*row, f"row {n}") for n, row in enumerate(findings)], base.FINDINGS, orient="row"),
         attributes=pl.DataFrame(list(attributes), schema=base.ATTRIBUTES, orient="row"),
-        reports=pl.DataFrame(list(reports), schema=base.REPORTS, orient="row"),
+        reports=pl.DataFrame([(*row, f"row {n}") for n, row in enumerate(reports)], base.REPORTS, orient="row"),
     )
+    return Raw(index.select(list(INDEX.columns)), manifest, annotations)
 
 
 def four_views(patient: str, study: str = "s") -> list[tuple[str, str, str, str]]:
     return [(patient, study, side, view) for side in "LR" for view in ("CC", "MLO")]
 
 
-def tabulate(raw: RawTables, mode: Any = "strict", fractions: SplitFractions = FRACTIONS) -> dict[str, pl.DataFrame]:
-    tables = tabulate_dataset(raw, "d", mode, fractions)
-    assert set(tables) == {"images", "findings", "attributes", "reports", "breasts"}
-    for name, frame in tables.items():
-        assert frame.schema == TABLES[name].schema
-        assert all(c.nullable or not frame[n].null_count() for n, c in TABLES[name].columns.items())
-    return tables
+def tabulate(raw: Raw, mode: Any = "strict", **options: Any) -> Tabulated:
+    done = tabulate_dataset(raw.index, raw.manifest, raw.annotations, "d", mode, FRACTIONS, **options)
+    assert {name: frame.schema for name, frame in done.tables.items()} == SCHEMAS
+    assert done.rejects.schema == REJECTS.schema
+    return done
 
 
-def texts_of(tables: dict[str, pl.DataFrame], patient: str, side: str) -> list[list[str]]:
-    row = tables["breasts"].filter(patient_id=patient, laterality=side)
-    return row["texts"].to_list()[0]
+def tables(raw: Raw, mode: Any = "strict", **options: Any) -> dict[str, pl.DataFrame]:
+    return tabulate(raw, mode, **options).tables
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------
 
-fractions_st = st.builds(SplitFractions, st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
-
-
-@settings(deadline=None)
-@given(st.text(), fractions_st)
-def test_a_given_test_or_validation_patient_stays_there(patient: str, fractions: SplitFractions) -> None:
-    assert assign_split("test", patient, fractions) == "test"
-    assert assign_split("validation", patient, fractions) == "validation"
-
-
-@settings(deadline=None)
-@given(st.text(), fractions_st)
-def test_a_given_training_patient_is_never_tested(patient: str, fractions: SplitFractions) -> None:
-    assert assign_split("train", patient, fractions) in ("train", "validation")
-
-
-@settings(deadline=None)
-@given(st.sampled_from(["train", None]), st.text())
-def test_fractions_of_nothing_and_all(given_split: str | None, patient: str) -> None:
-    assert assign_split(given_split, patient, SplitFractions(0, 0, 1)) == "train"
-    assert assign_split(given_split, patient, SplitFractions(1, 0, 1)) == "validation"
-    assert assign_split(None, patient, SplitFractions(0.5, 1, 1)) == "test"
-
-
-def test_the_fractions_are_those_of_the_patients() -> None:
-    patients = [f"patient {number}" for number in range(8000)]
-    free = [assign_split(None, patient, FRACTIONS) for patient in patients]
-    assert free.count("test") / 8000 == pytest.approx(0.2, abs=0.02)
-    assert free.count("validation") / 8000 == pytest.approx(0.8 * 0.25, abs=0.02)
-    trained = [assign_split("train", patient, FRACTIONS) for patient in patients]
-    assert trained.count("validation") / 8000 == pytest.approx(0.25, abs=0.02)
-    other = [assign_split(None, patient, SplitFractions(0.25, 0.2, 2)) for patient in patients]
-    assert sum(a != b for a, b in zip(free, other, strict=True)) > 2000
-
-
-@pytest.mark.parametrize("given_split", ["Test", "training", "val", ""])
-def test_a_split_that_is_spelled_otherwise_is_an_error_and_not_training(given_split: str) -> None:
-    with pytest.raises(DatasetError, match=f"split {given_split!r}; expected train, validation, test"):
-        assign_split(given_split, "p", FRACTIONS)
-
 
 def test_splits_stay_when_patients_are_added() -> None:
-    few = tabulate(raw_tables([image for n in range(20) for image in four_views(f"p{n}")]))["images"]
-    many = tabulate(raw_tables([image for n in reversed(range(60)) for image in four_views(f"p{n}")]))["images"]
+    few = tables(raw_tables([image for n in range(20) for image in four_views(f"p{n}")]))["images"]
+    many = tables(raw_tables([image for n in reversed(range(60)) for image in four_views(f"p{n}")]))["images"]
     assert set(many["split"]) == {"train", "validation", "test"}
     assert_frame_equal(many.join(few.select("image_id"), on="image_id", how="semi"), few)
 
@@ -134,12 +94,12 @@ def test_patients_never_cross_splits() -> None:
     images = [image for n in range(40) for study in ("s1", "s2") for image in four_views(f"p{n}", f"{study}-{n}")]
     splits = {f"p{n}": ["train", "test", None][n % 3] for n in range(39)}
     del splits["p2"]
-    tables = tabulate(raw_tables(images, splits={k: v for k, v in splits.items() if v}))
-    assert tables["images"].group_by("patient_id").agg(pl.col("split").n_unique())["split"].to_list() == [1] * 40
-    found = dict(tables["breasts"].select("patient_id", "split").rows())
-    assert found == dict(tables["images"].select("patient_id", "split").rows())
-    assert all(found[patient] == "test" for patient, split in splits.items() if split == "test")
-    assert not any(found[patient] == "test" for patient, split in splits.items() if split == "train")
+    found = tables(raw_tables(images, splits={k: v for k, v in splits.items() if v}))
+    assert found["images"].group_by("patient_id").agg(pl.col("split").n_unique())["split"].to_list() == [1] * 40
+    of_breasts = dict(found["breasts"].select("patient_id", "split").rows())
+    assert of_breasts == dict(found["images"].select("patient_id", "split").rows())
+    assert all(of_breasts[patient] == "test" for patient, split in splits.items() if split == "test")
+    assert not any(of_breasts[patient] == "test" for patient, split in splits.items() if split == "train")
 
 
 @pytest.mark.parametrize("other", ["train", None])
@@ -150,11 +110,21 @@ def test_a_patient_in_two_splits_of_the_data_set_is_an_error(other: str | None) 
         tabulate(raw_tables(images, splits=splits))
 
 
-# --- images and breasts -----------------------------------------------------------------------------------------------
+def test_splits_are_stratified_where_asked() -> None:
+    images = [image for n in range(200) for image in four_views(f"p{n}")]
+    attributes = [(f"p{n} s L CC", "malignancy", int(n % 20 == 0)) for n in range(200)]
+    found = tables(raw_tables(images, attributes=attributes), stratify_by="malignancy")["labels"]
+    positive = found.filter(malignancy=1).select("patient_id", "split").unique()
+    assert dict(positive["split"].value_counts().rows()) == {"train": 6, "validation": 2, "test": 2}
+
+
+# --- images and boxes -------------------------------------------------------------------------------------------------
+
+IMAGE = "p s L CC"
 
 
 def test_images_are_those_that_were_written() -> None:
-    tables = tabulate(
+    found = tables(
         raw_tables(
             four_views("p"),
             lost=("p s L CC",),
@@ -162,252 +132,102 @@ def test_images_are_those_that_were_written() -> None:
             findings=[("p s L CC", "mass", 4, 30, 30, 40, 40), ("elsewhere", "mass", 4, 30, 30, 40, 40)],
         )
     )
-    assert tables["images"]["image_id"].to_list() == ["p s L MLO", "p s R CC", "p s R MLO"]
-    assert tables["attributes"].rows() == [("d", "p s R CC", "mass", 0)]
-    assert len(tables["findings"]) == 0
-    left = tables["breasts"].filter(laterality="L").row(0, named=True)
+    assert found["images"]["image_id"].to_list() == ["p s L MLO", "p s R CC", "p s R MLO"]
+    assert found["labels"]["image_id"].to_list() == ["p s L MLO", "p s R CC", "p s R MLO"]
+    assert found["attributes"].rows() == [("d", "p s R CC", "mass", 0, "table")]
+    assert len(found["findings"]) == 0
+    left = found["breasts"].filter(laterality="L").row(0, named=True)
     assert (left["cc_image_ids"], left["mlo_image_ids"]) == ([], ["p s L MLO"])
 
 
-def test_a_breast_is_a_patients_side_over_all_exams_with_its_views_apart() -> None:
-    images = [*four_views("p", "s2"), *four_views("p", "s1"), ("p", "s1", "L", "XCCL"), ("q", "s3", "R", "ML")]
-    breasts = tabulate(raw_tables(images))["breasts"]
-    assert breasts.select("patient_id", "laterality", "cc_image_ids", "mlo_image_ids").rows() == [
-        ("p", "L", ["p s1 L CC", "p s2 L CC"], ["p s1 L MLO", "p s2 L MLO"]),
-        ("p", "R", ["p s1 R CC", "p s2 R CC"], ["p s1 R MLO", "p s2 R MLO"]),
-        ("q", "R", [], []),
+def test_before_any_image_is_converted_all_are_there_and_boxes_stay_in_stored_pixels() -> None:
+    raw = raw_tables(four_views("p"), findings=[(IMAGE, "mass", 4, 30, 40, 50, 60), (IMAGE, "mass", 4, 70, 1, 99, 9)])
+    found = tables(replace(raw, manifest=None))
+    assert len(found["images"]) == 4 and found["images"]["shard"].null_count() == 4
+    assert found["findings"].select("x_min", "y_min", "x_max", "y_max").rows() == [(30, 40, 50, 60), (70, 1, 80, 9)]
+
+
+def test_boxes_follow_crop_scale_and_padding_and_a_bad_one_is_told_while_its_label_stays() -> None:
+    boxes = [(IMAGE, "mass", 4, 30, 40, 50, 60), (IMAGE, "asymmetry", 3, 0, 0, 20, 10), (IMAGE, "mass", 4, 9, 9, 5, 5),
+             (IMAGE, "skin_thickening", None, None, None, None, None)]  # fmt: skip
+    done = tabulate(raw_tables(four_views("p"), findings=boxes, attributes=[(IMAGE, "asymmetry", 1)]))
+    assert done.tables["findings"].rows() == [("d", IMAGE, "mass", 4, 20.0, 60.0, 60.0, 100.0)]
+    assert sorted(done.rejects.select("path", "reason", "stage").rows()) == [
+        ("row 1", "box_outside_crop", "tabulate"),
+        ("row 2", "bad_box", "tabulate"),
     ]
-    assert breasts["texts"].to_list() == [[], [], []]
+    assert done.tables["labels"].filter(image_id=IMAGE)["asymmetry"].to_list() == [1]
 
 
-# --- boxes ------------------------------------------------------------------------------------------------------------
-
-IMAGE = "p s L CC"
-
-
-def boxes(raw: RawTables, mode: Any = "strict") -> list[tuple[Any, ...]]:
-    return tabulate(raw, mode)["findings"].drop("dataset").rows()
-
-
-def test_boxes_move_from_stored_pixels_to_pixels_of_the_png() -> None:
-    raw = raw_tables(four_views("p"), findings=[(IMAGE, "mass", 4, 30, 40, 50, 60)])
-    assert boxes(raw) == [(IMAGE, "mass", 4, 20.0, 60.0, 60.0, 100.0)]
-    assert boxes(raw, "compat") == boxes(raw)
-
-
-def test_boxes_follow_scale_and_padding() -> None:
-    raw = raw_tables(four_views("p"), findings=[(IMAGE, "mass", 4, 30, 40, 50, 60)])
-    padded = {"scale_x": 0.5, "scale_y": 0.25, "pad_left": 7, "pad_top": 11, "geometry": "pad"}
-    raw = replace(raw, manifest=raw.manifest.with_columns(**{name: pl.lit(value) for name, value in padded.items()}))
-    assert boxes(raw) == [(IMAGE, "mass", 4, 12.0, 18.5, 22.0, 23.5)]
-    assert boxes(raw, "compat") == boxes(raw)
+def test_a_box_that_is_given_twice_is_one_in_strict() -> None:
+    raw = raw_tables(four_views("p"), findings=[(IMAGE, "mass", 4, 30, 40, 50, 60)] * 2)
+    assert len(tables(raw)["findings"]) == 1
+    assert len(tables(raw, "compat")["findings"]) == 2
 
 
 def test_a_magnification_or_spot_view_is_an_image_but_no_half_of_a_pair() -> None:
     raw = raw_tables(four_views("p"))
     spot = pl.col("image_id") == raw.index["image_id"][0]
     for flag in ("magnification", "spot_compression"):
-        tables = tabulate_dataset(
-            replace(raw, index=raw.index.with_columns(spot.alias(flag))), "d", "strict", FRACTIONS
-        )
-        paired = [*tables["breasts"]["cc_image_ids"].explode(), *tables["breasts"]["mlo_image_ids"].explode()]
-        assert set(tables["images"]["image_id"]) - set(paired) == {raw.index["image_id"][0]}
+        found = tables(replace(raw, index=raw.index.with_columns(spot.alias(flag))))
+        paired = [*found["breasts"]["cc_image_ids"].explode(), *found["breasts"]["mlo_image_ids"].explode()]
+        assert set(found["images"]["image_id"]) - set(paired) == {raw.index["image_id"][0]}
 
 
-def test_a_box_across_the_edge_of_the_crop_is_cut() -> None:
-    raw = raw_tables(four_views("p"), findings=[(IMAGE, "mass", None, 0, 100, 30, 120)])
-    assert boxes(raw) == [(IMAGE, "mass", None, 0.0, 180.0, 20.0, 200.0)]
+# --- reports and labels -----------------------------------------------------------------------------------------------
 
 
-def test_a_box_outside_the_crop_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    outside = [(IMAGE, "mass", 4, 0, 0, 20, 10), (IMAGE, "mass", 4, 75, 40, 79, 50)]
-    raw = raw_tables(four_views("p"), findings=[*outside, (IMAGE, "asymmetry", 3, 30, 40, 50, 60)])
-    with caplog.at_level(logging.INFO, "mammoclip"):
-        assert [row[1] for row in boxes(raw)] == ["asymmetry"]
-    assert "2 of 3 boxes lie outside the crop" in caplog.text
-
-
-def test_compat_drops_no_box() -> None:
-    raw = raw_tables(four_views("p"), findings=[(IMAGE, "mass", 4, 5, 5, 15, 9)])
-    assert boxes(raw, "compat") == [(IMAGE, "mass", 4, -30.0, -10.0, -10.0, -2.0)]
-
-
-def test_a_finding_without_a_box_has_no_row() -> None:
-    raw = raw_tables(four_views("p"), findings=[(IMAGE, "skin_thickening", 4, None, None, None, None)])
-    assert boxes(raw) == []
-
-
-# --- reports ----------------------------------------------------------------------------------------------------------
-
-REPORT = """EXAM: Mammogram.
-FINDINGS:
-The breasts are heterogeneously dense.
-Right breast: No mass is seen.
-Left breast: Spiculated mass of 1.5 cm in the upper outer quadrant. Suspicious calcifications are seen.
-IMPRESSION:
-Right breast: BI-RADS 1, negative.
-Left breast: BI-RADS 5, highly suggestive of malignancy.
-"""
-
-
-def test_a_report_is_cut_into_sections_and_sides() -> None:
-    tables = tabulate(raw_tables(four_views("p"), reports=[("p", "s", None, "REPORT", REPORT)]))
-    dense = "the breasts are heterogeneously dense"
-    assert tables["reports"].select("laterality", "section", "sentences").rows() == [
-        ("L", "FINDINGS", [dense, "left breast : spiculated mass of 1.5 cm in the upper outer quadrant",
-                           "suspicious calcifications are seen"]),
-        ("R", "FINDINGS", [dense, "right breast : no mass is seen"]),
-        ("L", "IMPRESSION", ["left breast : birads 5 , highly suggestive of malignancy"]),
-        ("R", "IMPRESSION", ["right breast : birads 1 , negative"]),
-    ]  # fmt: skip
-    assert len(texts_of(tables, "p", "L")) == len(texts_of(tables, "p", "R")) == 2
-    assert "spiculated" not in str(texts_of(tables, "p", "R"))
-
-
-def test_a_section_of_one_side_is_that_sides_text_whole() -> None:
+def test_reports_become_texts_and_labels_of_their_breast_and_tables_come_first() -> None:
+    report = "FINDINGS: The breasts are extremely dense. Left breast: a spiculated mass is seen. Right breast: no mass."
     raw = raw_tables(
-        four_views("p"),
-        reports=[("p", "s", "L", "FINDINGS", "No mass. Both breasts are dense."), ("p", "s", "L", "IMPRESSION", " ")],
+        four_views("p"), attributes=[("p s R CC", "mass", 1)], reports=[("p", "s", None, "REPORT", report)]
     )
-    tables = tabulate(raw)
-    assert tables["reports"].select("laterality", "section", "sentences").rows() == [
-        ("L", "FINDINGS", ["both breasts are dense"])  # of two words or fewer nothing is left
-    ]
-    assert texts_of(tables, "p", "R") == []
+    done = tabulate(raw)
+    texts = {row["laterality"]: row["texts"] for row in done.tables["breasts"].rows(named=True)}
+    assert "spiculated" in str(texts["L"]) and "spiculated" not in str(texts["R"])
+    said = {(row["image_id"], row["attribute"]): (row["value"], row["source"]) for row in
+            done.tables["attributes"].rows(named=True)}  # fmt: skip
+    assert said["p s L CC", "mass"] == said["p s L MLO", "mass"] == (1, "report")
+    assert said["p s R CC", "mass"] == (1, "table")
+    assert {said[image, "density"] for image, name in said if name == "density"} == {(3, "report")}
+    assert done.rejects.select("path", "reason").rows() == [("row 0", "contradictory_rows")]
 
 
-def test_the_mode_decides_how_text_is_cleaned() -> None:
-    raw = raw_tables(four_views("p"), reports=[("p", "s", "L", "FINDINGS", "A mass of 1.5 cm is seen.")])
-    assert texts_of(tabulate(raw), "p", "L") == [["a mass of 1.5 cm is seen"]]
-    assert texts_of(tabulate(raw, "compat"), "p", "L") == [["a mass of 1", "5 cm is seen"]]
-
-
-def test_texts_are_unique_and_findings_come_before_impressions_over_all_exams() -> None:
-    reports = [
-        ("p", study, "L", section, f"{text} is seen here.")
-        for study, text in (("s2", "a cyst"), ("s1", "a mass"), ("s3", "a mass"))
-        for section, text in (("IMPRESSION", f"impression of {text}"), ("FINDINGS", text))
-    ]
-    raw = raw_tables([image for study in ("s1", "s2", "s3") for image in four_views("p", study)], reports=reports)
-    assert texts_of(tabulate(raw), "p", "L") == [
-        ["a mass is seen here"],
-        ["a cyst is seen here"],
-        ["impression of a mass is seen here"],
-        ["impression of a cyst is seen here"],
-    ]
-
-
-def test_reports_of_exams_without_an_image_are_left_out() -> None:
-    raw = raw_tables(
-        four_views("p"),
-        reports=[
-            ("p", "s", "L", "FINDINGS", "a mass is seen"),
-            ("p", "gone", "L", "FINDINGS", "another mass is seen"),
-            ("q", "other", "L", "FINDINGS", "a third mass is seen"),
-        ],
+def test_what_the_adapter_left_out_is_told() -> None:
+    raw = raw_tables(four_views("p"))
+    told = pl.DataFrame(
+        [("labels.csv row 3", "wrong_type", "why")], schema=raw.annotations.rejected.schema, orient="row"
     )
-    tables = tabulate(raw)
-    assert tables["reports"]["study_id"].to_list() == ["s"]
-    assert texts_of(tables, "p", "L") == [["a mass is seen"]]
-
-
-def test_the_order_of_equal_sections_is_that_of_the_data_set() -> None:
-    reports = [("p", "s", "L", "FINDINGS", f"text number {number:03d} of many") for number in range(200)]
-    texts = texts_of(tabulate(raw_tables(four_views("p"), reports=reports)), "p", "L")
-    assert texts == [[f"text number {number:03d} of many"] for number in range(200)]
-
-
-# --- prompts ----------------------------------------------------------------------------------------------------------
-
-
-def labels(image: str, positive: tuple[str, ...] = ()) -> list[tuple[str, str, int]]:
-    names = [finding.replace(" ", "_") for finding in FINDINGS]
-    assert set(positive) <= set(names)
-    return [(image, name, int(name in positive)) for name in names] + [(image, "density", 2), (image, "birads", 4)]
-
-
-def test_without_reports_every_labelled_finding_gets_a_sentence_per_view() -> None:
-    positive = ("mass", "suspicious_calcification", "skin_thickening")
-    attributes = labels("p s L CC", positive) + labels("p s L MLO")
-    texts = texts_of(tabulate(raw_tables(four_views("p"), attributes=attributes)), "p", "L")
-    assert [len(section) for section in texts] == [10, 10]
-    grammar = PromptGrammar()
-    for finding in FINDINGS:
-        stated = set(grammar.sentences(finding, positive=True, laterality="L"))
-        negated = set(grammar.sentences(finding, positive=False, laterality="L"))
-        expected = stated if finding.replace(" ", "_") in positive else negated
-        assert len(expected & set(texts[0])) >= 1, finding
-        assert len(negated & set(texts[1])) >= 1, finding
-    assert not any("right" in sentence or "dense" in sentence for section in texts for sentence in section)
-
-
-def test_a_finding_in_one_image_of_a_view_is_a_finding_of_the_view() -> None:
-    images = [*four_views("p", "s1"), *four_views("p", "s2")]
-    attributes = [("p s1 L CC", "mass", 0), ("p s2 L CC", "mass", 1)]
-    [[sentence]] = texts_of(tabulate(raw_tables(images, attributes=attributes)), "p", "L")
-    assert sentence in PromptGrammar().sentences("mass", positive=True, laterality="L")
-
-
-def test_prompts_name_their_own_side() -> None:
-    attributes = [label for side in "LR" for label in labels(f"p s {side} CC", ("mass", "asymmetry"))]
-    tables = tabulate(raw_tables(four_views("p"), attributes=attributes))
-    assert "right breast" in str(texts_of(tables, "p", "R"))
-    assert "left" not in str(texts_of(tables, "p", "R"))
-
-
-def test_a_finding_that_is_not_labelled_is_not_spoken_of() -> None:
-    texts = texts_of(tabulate(raw_tables(four_views("p"), attributes=[(IMAGE, "mass", 1)])), "p", "L")
-    assert len(texts) == 1 and len(texts[0]) == 1
-    assert "mass" in texts[0][0]
-
-
-def test_prompts_of_a_patient_do_not_change_when_others_are_added() -> None:
-    few = tabulate(raw_tables(four_views("p"), attributes=labels(IMAGE, ("mass",))))
-    images = [image for patient in ("a", "p", "z") for image in four_views(patient)]
-    attributes = [label for patient in "zap" for label in labels(f"{patient} s L CC", ("mass",))]
-    many = tabulate(raw_tables(images, attributes=attributes))
-    assert texts_of(many, "p", "L") == texts_of(few, "p", "L") != []
-    assert texts_of(many, "a", "L") != texts_of(many, "p", "L")
-
-
-def test_the_seed_decides_the_prompts() -> None:
-    raw = raw_tables(four_views("p"), attributes=labels(IMAGE, ("mass",)))
-    once, again, other = (tabulate(raw, fractions=SplitFractions(0.1, 0.2, seed)) for seed in (1, 1, 2))
-    assert texts_of(once, "p", "L") == texts_of(again, "p", "L") != texts_of(other, "p", "L")
-
-
-def test_reports_are_preferred_to_prompts() -> None:
-    raw = raw_tables(
-        four_views("p"), attributes=labels(IMAGE, ("mass",)), reports=[("p", "s", "R", "FINDINGS", "all is well here")]
-    )
-    tables = tabulate(raw)
-    assert texts_of(tables, "p", "R") == [["all is well here"]]
-    assert texts_of(tables, "p", "L") == []
+    raw = replace(raw, annotations=replace(raw.annotations, rejected=told))
+    done = tabulate(raw)
+    assert done.rejects.rows() == [("d", "tabulate", "labels.csv row 3", "wrong_type", "why")]
+    assert done.summary.endswith("2 breasts; rejected: 1 wrong_type")
 
 
 # --- a whole cohort ---------------------------------------------------------------------------------------------------
 
 
 def test_the_phantom_cohort_from_folder_to_tables(cohort: Any, sharded: Any, tmp_path: Any) -> None:
-    adapter = Phantom()
-    raw = RawTables(
-        cohort.index,
-        sharded.manifest,
-        *(getattr(adapter, n)(cohort.root) for n in ("findings", "attributes", "reports")),
-    )
-    tables = tabulate(raw)
-    for name, frame in tables.items():
-        write_table(frame, TABLES[name], tmp_path / f"{name}.parquet")
-    assert tables["images"]["image_id"].to_list() == sorted(cohort.index["image_id"])
-    assert len(tables["breasts"]) == 12
-    assert all(len(row) == 1 for column in ("cc_image_ids", "mlo_image_ids") for row in tables["breasts"][column])
-    assert all(1 <= len(texts) <= 2 for texts in tables["breasts"]["texts"])
+    done = tabulate(Raw(cohort.index, sharded.manifest, Phantom().annotations(cohort.root)))
+    found = done.tables
+    for table in TABULATED:
+        write_table(found[table.name], table, tmp_path / f"{table.name}.parquet")
+    assert found["images"]["image_id"].to_list() == sorted(cohort.index["image_id"])
+    assert len(found["breasts"]) == 12
+    assert all(len(row) == 1 for column in ("cc_image_ids", "mlo_image_ids") for row in found["breasts"][column])
+    assert all(1 <= len(texts) <= 2 for texts in found["breasts"]["texts"])
     in_files = pl.read_csv(cohort.root / "finding_annotations.csv").drop_nulls("xmin")
-    assert len(tables["findings"]) == len(in_files) > 0
-    for row in tables["findings"].iter_rows(named=True):
+    assert len(found["findings"]) == len(in_files) > 0
+    for row in found["findings"].iter_rows(named=True):
         assert 0 <= row["x_min"] < row["x_max"] <= 64 and 0 <= row["y_min"] < row["y_max"] <= 96
-    masses = tables["attributes"].filter(attribute="mass", value=1)["image_id"]
+    masses = found["attributes"].filter(attribute="mass", value=1)["image_id"]
     assert set(masses) == set(in_files.filter(pl.col("finding_categories") == "['Mass']")["image_id"])
-    with_mass = tables["images"].join(masses.to_frame(), on="image_id", how="semi").select("patient_id", "laterality")
+    with_mass = found["images"].join(masses.to_frame(), on="image_id", how="semi").select("patient_id", "laterality")
+    texts = {(row["patient_id"], row["laterality"]): str(row["texts"]) for row in found["breasts"].rows(named=True)}
     for patient, side in with_mass.unique().rows():
-        assert "mass" in " ".join(" ".join(section) for section in texts_of(tables, patient, side))
+        assert "mass" in texts[patient, side]
+    # The reports say what the tables say: not one contradiction, and nothing that only a report knows.
+    assert len(done.rejects) == 0
+    assert set(found["attributes"]["source"]) == {"table"}
+    wide = found["labels"]
+    assert set(wide.select(FINDING_NAMES).unpivot()["value"]) == {0, 1}

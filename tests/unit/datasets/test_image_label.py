@@ -27,16 +27,16 @@ def test_files_join_the_table_by_their_stem(root: Path) -> None:
     files = ImageLabel().files(root)
     assert files.schema == base.FILES
     assert files.rows() == [
-        ("images/a.dcm", "p1", "p1", "a", "L", "CC", None),
-        ("images/c", "p2", "p2", "c", "R", "CC", None),
-        ("images/deep/b.dicom", "p1", "p1", "b", "L", "MLO", None),
-        ("images/stray.dcm", None, None, None, None, None, None),
-        (None, "p2", "p2", "d", "R", "MLO", None),
+        ("images/a.dcm", "p1", "p1", "a", "L", "CC", *[None] * 4),
+        ("images/c", "p2", "p2", "c", "R", "CC", *[None] * 4),
+        ("images/deep/b.dicom", "p1", "p1", "b", "L", "MLO", *[None] * 4),
+        ("images/stray.dcm", *[None] * 9),
+        (None, "p2", "p2", "d", "R", "MLO", *[None] * 4),
     ]
 
 
 def test_every_other_column_is_a_label_and_empty_is_unknown(root: Path) -> None:
-    attributes = ImageLabel().attributes(root)
+    attributes = ImageLabel().annotations(root).attributes
     assert attributes.schema == base.ATTRIBUTES
     assert sorted(attributes.rows()) == [
         ("a", "birads", 4),
@@ -51,25 +51,39 @@ def test_every_other_column_is_a_label_and_empty_is_unknown(root: Path) -> None:
     ]
 
 
-def test_study_and_split_are_no_labels(root: Path) -> None:
+def test_study_split_and_fold_are_no_labels(root: Path) -> None:
     lines = TABLE.splitlines()
-    table = "\n".join([f"{lines[0]},study_id,split", *(f"{line},s{line[3]},test" for line in lines[1:])])
-    (root / "labels.csv").write_text(table)
+    table = [f"{lines[0]},study_id,split,fold", *(f"{line},s{line[3]},test,2" for line in lines[1:])]
+    (root / "labels.csv").write_text("\n".join(table))
     files = ImageLabel().files(root).drop_nulls("image_id").sort("image_id")
-    assert files.select("study_id", "split").rows() == [(f"s{name}", "test") for name in "abcd"]
-    assert set(ImageLabel().attributes(root)["attribute"]) == {"mass", "birads", "density"}
+    assert files.select("study_id", "split", "fold").rows() == [(f"s{name}", "test", 2) for name in "abcd"]
+    assert set(ImageLabel().annotations(root).attributes["attribute"]) == {"mass", "birads", "density"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "row", "message"),
+    [
+        ("p1,a,L,cc,1", "p1,a,L,cc,yes", 2, "mass should be a whole number"),
+        (",D\n", ",4\n", 3, "density should be A to D or 0 to 3"),
+    ],
+)
+def test_a_cell_that_cannot_be_read_is_no_label_and_told(
+    root: Path, old: str, new: str, row: int, message: str
+) -> None:
+    (root / "labels.csv").write_text(TABLE.replace(old, new))
+    said = ImageLabel().annotations(root)
+    assert said.rejected.rows() == [(f"labels.csv row {row}", "wrong_type", f"{message}; the cell is left out")]
+    assert len(said.attributes) == 8
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         ("patient_id,image_id,laterality,view\np,a,L,CC\n", "has no label"),
-        (TABLE.replace("p1,a,L,cc,1", "p1,a,L,cc,yes"), "column 'mass' should hold whole numbers, found 'yes'"),
-        (TABLE.replace(",D\n", ",4\n"), "column 'density' should hold A to D or 0 to 3, found '4'"),
         (TABLE.replace("laterality", "side"), "has no column 'laterality'"),
     ],
 )
 def test_a_table_that_is_not_as_expected_says_which_column(root: Path, table: str, message: str) -> None:
     (root / "labels.csv").write_text(table)
     with pytest.raises(DatasetError, match=message):
-        ImageLabel().attributes(root)
+        ImageLabel().annotations(root)

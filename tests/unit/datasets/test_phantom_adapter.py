@@ -26,7 +26,7 @@ def test_the_cohorts_patients_are_not_its_studies(root: Path) -> None:
 
 
 def test_a_report_is_one_text_of_both_sides(root: Path) -> None:
-    reports = Phantom().reports(root)
+    reports = Phantom().annotations(root).reports
     assert reports.schema == base.REPORTS
     assert reports.select("laterality", "section").unique().rows() == [(None, "REPORT")]
     assert set(reports["study_id"]) == set(Phantom().files(root)["study_id"].drop_nulls())
@@ -35,15 +35,17 @@ def test_a_report_is_one_text_of_both_sides(root: Path) -> None:
 
 
 def test_findings_and_attributes_agree(root: Path) -> None:
-    findings, attributes = Phantom().findings(root), Phantom().attributes(root)
+    findings, attributes = Phantom().annotations(root).findings, Phantom().annotations(root).attributes
     boxes = set(findings.select("image_id", "finding").rows())
     positive = attributes.filter(pl.col("value") == 1, ~pl.col("attribute").is_in(["density", "birads"]))
+    assert set(findings["image_id"]) == set(attributes["image_id"])
     assert boxes == set(positive.select("image_id", "attribute").rows()) != set()
-    assert (findings["x_max"] > findings["x_min"]).all()
+    boxed = findings.filter(pl.col("finding") != "no_finding")
+    assert len(boxed) > 0 and (boxed["x_max"] > boxed["x_min"]).all()
 
 
 @pytest.mark.parametrize("column", ["patient_id", "study_id", "report"])
 def test_a_missing_column_is_named_with_its_file(tmp_path: Path, column: str) -> None:
     pl.DataFrame({"patient_id": "p", "study_id": "s", "report": "r"}).drop(column).write_csv(tmp_path / "reports.csv")
     with pytest.raises(DatasetError, match=rf"reports\.csv has no column '{column}'"):
-        Phantom().reports(tmp_path)
+        Phantom().annotations(tmp_path)

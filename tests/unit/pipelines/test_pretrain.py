@@ -16,7 +16,18 @@ def test_a_zero_stage_that_scatters_the_weights_is_refused_before_any_training(t
     deepspeed = tmp_path / "zero3.json"
     deepspeed.write_text(json.dumps({"zero_optimization": {"stage": 3}}), encoding="utf-8")
     section = {"datasets": ["ours"], "runs": {"main": {}}, "deepspeed": str(deepspeed)}
-    command = ["--config", json.dumps(section), "--run", "main", "--seed", "0", "--results", str(tmp_path)]
+    command = [
+        "--config",
+        json.dumps(section),
+        "--run",
+        "main",
+        "--adapters",
+        "{}",
+        "--seed",
+        "0",
+        "--results",
+        str(tmp_path),
+    ]
     finished = subprocess.run(
         [sys.executable, "-m", "pipelines.pretrain", *command, "--out", str(tmp_path), "--log", str(tmp_path / "log")],
         check=False,

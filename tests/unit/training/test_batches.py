@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammoclip.data.augmentation import AugmentationStrength
+from mammoclip.data.captions import Captions
 from mammoclip.data.pairs import Breast, Image, PairSampler
 from mammoclip.errors import ArtifactError
 from mammoclip.training.batches import Batch, iterate_batches, num_batches
@@ -30,7 +31,7 @@ def read_noise(image_id: str) -> Image:
 
 def breast(number: int, *texts: str) -> Breast:
     sections = texts or (f"finding {number}", "birads 1")
-    return Breast((f"cc-{number}",), (f"mlo-{number}",), tuple((text,) for text in sections))
+    return Breast((f"cc-{number}",), (f"mlo-{number}",), Captions(tuple((text,) for text in sections), "L"))
 
 
 def training_sampler(

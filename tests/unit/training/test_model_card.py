@@ -5,6 +5,7 @@ import pytest
 
 from mammoclip.artifacts import STEPS
 from mammoclip.config import PretrainSection, Run
+from mammoclip.datasets import ADAPTERS
 from mammoclip.training.model_card import model_card
 
 SECTION = PretrainSection(
@@ -18,6 +19,8 @@ SECTION = PretrainSection(
     width_px=912,
 )
 
+SOURCES = {"hospital": ADAPTERS["image_report"].source, "phantom": ADAPTERS["phantom"].source}
+
 
 @pytest.fixture
 def steps() -> pl.DataFrame:
@@ -28,7 +31,7 @@ def steps() -> pl.DataFrame:
 
 
 def test_the_card_says_what_the_model_is_and_what_it_saw(steps: pl.DataFrame) -> None:
-    card = model_card("mammo-clip", "none", SECTION, steps)
+    card = model_card("mammo-clip", "none", SECTION, steps, SOURCES)
     assert card.startswith("# mammo-clip\n")
     for row in (
         "| role | trained |",
@@ -43,13 +46,28 @@ def test_the_card_says_what_the_model_is_and_what_it_saw(steps: pl.DataFrame) ->
         assert row in card.splitlines()
 
 
+def test_every_data_set_is_named_with_its_licence(steps: pl.DataFrame) -> None:
+    card = model_card("m", "none", SECTION, steps, {**SOURCES, "vindr": ADAPTERS["vindr"].source})
+    assert "- vindr: VinDr-Mammo 1.0 <https://physionet.org/content/vindr-mammo/1.0.0>, licence: PhysioNet" in card
+    assert "- hospital: your own images and reports, licence: yours." in card
+    assert "must not be released" not in card
+
+
+def test_weights_that_a_licence_keeps_from_being_released_say_so(steps: pl.DataFrame) -> None:
+    forbidden = {**SOURCES, "embed": ADAPTERS["embed"].source}
+    assert "**These weights must not be released.** The licence of EMBED" in model_card(
+        "m", "none", SECTION, steps, forbidden
+    )
+    assert "must not be released" not in model_card("m", "untrained", SECTION, STEPS.empty(), forbidden)
+
+
 @pytest.mark.parametrize("control", ["none", "untrained", "shuffled_reports"])
 def test_every_card_says_that_it_is_no_medical_device(control: str, steps: pl.DataFrame) -> None:
-    assert "not a medical device, not for clinical use" in model_card("m", control, SECTION, steps)
+    assert "not a medical device, not for clinical use" in model_card("m", control, SECTION, steps, SOURCES)
 
 
 def test_the_card_of_the_untrained_control_claims_no_training() -> None:
-    card = model_card("untrained", "untrained", SECTION, STEPS.empty())
+    card = model_card("untrained", "untrained", SECTION, STEPS.empty(), SOURCES)
     assert "| role | control: initial weights, never trained |" in card
     assert "| data sets seen in training | none |" in card
     assert "| epochs | 0 |" in card
@@ -57,14 +75,14 @@ def test_the_card_of_the_untrained_control_claims_no_training() -> None:
 
 
 def test_the_card_of_the_shuffled_control_names_the_permutation(steps: pl.DataFrame) -> None:
-    assert "reports permuted over patients" in model_card("shuffled", "shuffled_reports", SECTION, steps)
+    assert "reports permuted over patients" in model_card("shuffled", "shuffled_reports", SECTION, steps, SOURCES)
 
 
 def test_a_run_on_the_cpu_is_one_process(steps: pl.DataFrame) -> None:
-    card = model_card("m", "none", SECTION.model_copy(update={"gpus": 0}), steps)
+    card = model_card("m", "none", SECTION.model_copy(update={"gpus": 0}), steps, SOURCES)
     assert "| batch size, processes | 6, 1 |" in card
 
 
 def test_an_image_encoder_without_pretrained_weights_says_so(steps: pl.DataFrame) -> None:
-    card = model_card("m", "none", SECTION.model_copy(update={"image_weights": None}), steps)
+    card = model_card("m", "none", SECTION.model_copy(update={"image_weights": None}), steps, SOURCES)
     assert "| image encoder | efficientnet-b5 (random initial weights) |" in card
