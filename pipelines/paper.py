@@ -7,17 +7,22 @@ import json
 import logging
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from mammoclip.artifacts import write_text
 from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
 from mammoclip.paper.classification import classification_csv, classification_grid, compare_with_controls
 from mammoclip.paper.conservation import balance_books
 from mammoclip.paper.crops import assign_colours, data_uri, draw_contact_sheet, read_crops, sample_images
+from mammoclip.paper.data_card import describe_data
 from mammoclip.paper.figures import draw_roc, draw_training, render_figure, save_figure
 from mammoclip.paper.grid import to_latex, to_markdown
 from mammoclip.paper.inputs import Inputs, load_inputs
 from mammoclip.paper.provenance import collect_provenance
-from mammoclip.paper.report import MAX_CROPS, Report, Thumbnails, make_thumbnails, render_report
+from mammoclip.paper.report import MAX_CROPS, DatasetCard, Report, make_thumbnails, render_report
+from mammoclip.paper.shared_patients import count_shared_patients
 from mammoclip.paper.showcase import build_showcase
+from mammoclip.paper.texts import draw_text_lengths
 from pipelines.command import run_stage, section_argument
 
 log = logging.getLogger("mammoclip.paper")
@@ -50,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         save_figure(figure, out / f"{name}.pdf")
         save_figure(figure, out / f"{name}.png")
 
-    thumbnails = _write_contact_sheets(inputs, paper.contact_sheet_images, arguments.seed, out)
+    cards = _make_cards(inputs, paper.contact_sheet_images, arguments.seed, out)
     num_cards = min(paper.contact_sheet_images, MAX_CROPS // max(1, len(evaluate.showcase)))
     showcases = [
         build_showcase(inputs.datasets[name], inputs.main.predictions[name], evaluate.tasks, num_cards, arguments.seed)
@@ -71,10 +76,13 @@ def run(arguments: argparse.Namespace) -> None:
         pretrain=pretrain,
         comparisons=compare_with_controls(inputs, evaluate),
         classification=grid,
-        roc=data_uri(render_figure(roc, "png"), "image/png"),
-        training=data_uri(render_figure(training, "png"), "image/png"),
+        roc=_picture(roc),
+        training=_picture(training),
+        shared_patients=count_shared_patients(
+            {name: tables.breasts for name, tables in inputs.datasets.items() if name in pretrain.datasets}
+        ),
         showcases=showcases,
-        thumbnails=thumbnails,
+        cards=cards,
         books=books,
         provenance=provenance,
     )
@@ -83,15 +91,22 @@ def run(arguments: argparse.Namespace) -> None:
     log.info("paper: report.html, %.1f MB", len(html.encode()) / 1e6)
 
 
-def _write_contact_sheets(inputs: Inputs, num_images: int, seed: int, out: Path) -> list[Thumbnails]:
+def _make_cards(inputs: Inputs, num_images: int, seed: int, out: Path) -> list[DatasetCard]:
+    """Return the data card of every data set; its contact sheet is written beside the report."""
     colours = assign_colours([finding for tables in inputs.datasets.values() for finding in tables.findings["finding"]])
-    thumbnails: list[Thumbnails] = []
+    cards: list[DatasetCard] = []
     for name, tables in inputs.datasets.items():
         crops = read_crops(tables, sample_images(tables.images, num_images, seed))
         save_figure(draw_contact_sheet(crops, colours), out / f"contact_sheet.{name}.png")
-        thumbnails.append(make_thumbnails(name, len(tables.images), crops, colours, len(inputs.datasets)))
-        log.info("paper: contact sheet of %s, %d crops", name, len(crops))
-    return thumbnails
+        thumbnails = make_thumbnails(len(tables.images), crops, colours, len(inputs.datasets))
+        text_lengths = _picture(draw_text_lengths(tables.reports)) if len(tables.reports) else ""
+        cards.append(DatasetCard(describe_data(tables), text_lengths, thumbnails))
+        log.info("paper: data card of %s, %d crops", name, len(crops))
+    return cards
+
+
+def _picture(figure: Figure) -> str:
+    return data_uri(render_figure(figure, "png"), "image/png")
 
 
 def _adapters(text: str) -> dict[str, str]:

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from mammoclip.artifacts import INDEX, MANIFEST, REJECTS, read_table, write_text
+from mammoclip.datasets import ADAPTERS
 from mammoclip.paper.quality import describe_quality, render_quality
 from mammoclip.paper.unusual import read_pictures
-from mammoclip.paper.wording import SOURCES
 from pipelines.command import run_stage
 
 
@@ -23,7 +23,8 @@ def run(arguments: argparse.Namespace) -> None:
         read_table(REJECTS, arguments.shard_rejects),
     )
     pictures = read_pictures(quality.unusual, manifest, arguments.shards)
-    write_text(render_quality(quality, pictures, SOURCES.get(arguments.adapter)), arguments.out)
+    source = ADAPTERS[arguments.adapter].source if arguments.adapter else None
+    write_text(render_quality(quality, pictures, source), arguments.out)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ rule build_paper:
         mem_mb=4000,
         runtime=30,
     params:
-        stage="paper-v1",
+        stage="paper-v2",
         config=section(settings.paper),
         evaluate=section(settings.evaluate),
         pretrain=section(settings.pretrain),

@@ -87,7 +87,7 @@ rule describe_shards:
         mem_mb=4000,
         runtime=30,
     params:
-        stage="quality-v1",
+        stage="quality-v2",
         adapter=lambda wildcards: settings.datasets[wildcards.dataset].adapter,
         shards=subpath(output.html, parent=True),
     message:

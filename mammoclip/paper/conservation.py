@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
-from pydicom.uid import UID
 
 from mammoclip.artifacts import REJECT_REASONS
 from mammoclip.data.shard import accounted_paths
@@ -15,7 +14,6 @@ from mammoclip.paper.inputs import DatasetTables
 
 NOT_A_FILE = "missing_file"
 """The reason of a reject that was never found: the data set's tables list it, but it is not there."""
-NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,9 @@ class RejectCount:
 class Conservation:
     """The books of one data set: ``num_found = num_written + num_rejected_index + num_rejected_shard``.
 
-    ``num_missing`` files are named by the data set's tables but are not there, so they were never found. ``outputs``
-    are rows of the tabulated tables; ``counts`` hold, for each attribute, (value, images written), most frequent first.
+    ``num_missing`` files are named by the data set's tables but are not there, so they were never found. ``rejects``
+    are those of index and shard, which are files, and of tabulate, which are rows and cells of the data set's tables.
+    ``outputs`` are rows of the tabulated tables.
     """
 
     dataset: str
@@ -44,7 +43,6 @@ class Conservation:
     num_missing: int
     rejects: Sequence[RejectCount]
     outputs: Sequence[tuple[str, int]]
-    counts: Mapping[str, Sequence[tuple[str, int]]]
 
 
 def balance_books(tables: DatasetTables) -> Conservation:
@@ -78,7 +76,11 @@ def balance_books(tables: DatasetTables) -> Conservation:
         num_rejected_shard=len(tables.shard_rejects),
         num_written=len(tables.manifest),
         num_missing=len(tables.index_rejects) - len(rejected_index),
-        rejects=[*count_rejects(tables.index_rejects), *count_rejects(tables.shard_rejects)],
+        rejects=[
+            reject
+            for rejects in (tables.index_rejects, tables.shard_rejects, tables.tabulate_rejects)
+            for reject in count_rejects(rejects)
+        ],
         outputs=[
             ("images", len(tables.images)),
             ("finding boxes", len(tables.findings)),
@@ -87,7 +89,6 @@ def balance_books(tables: DatasetTables) -> Conservation:
             ("breasts", len(tables.breasts)),
             ("breasts with text", tables.breasts.filter(pl.col("texts").list.len() > 0).height),
         ],
-        counts=_count_images(tables),
     )
 
 
@@ -96,31 +97,3 @@ def count_rejects(rejects: pl.DataFrame) -> list[RejectCount]:
     counted = rejects.with_columns(pl.col("reason").cast(pl.String)).group_by("stage", "reason").len()
     rows = counted.sort(["len", "reason", "stage"], descending=[True, False, False]).rows()
     return [RejectCount(stage, reason, REJECT_REASONS[reason], count) for stage, reason, count in rows]
-
-
-def count_values(values: pl.Series) -> list[tuple[str, int]]:
-    """Return (value, how often), most frequent first, equally frequent ones in the order of their values."""
-    counted = values.alias("value").to_frame().group_by("value").len()
-    return [(value, count) for value, count in counted.sort(["len", "value"], descending=[True, False]).rows()]
-
-
-def name_headers(index: pl.DataFrame) -> pl.DataFrame:
-    """Return an ``index`` table with the name of each transfer syntax, and "not stated" for no manufacturer."""
-    syntaxes = {uid: UID(uid).name for uid in index["transfer_syntax"].unique()}
-    return index.with_columns(
-        pl.col("manufacturer").replace("", None).fill_null(NOT_STATED),
-        pl.col("transfer_syntax").replace(syntaxes),
-    )
-
-
-def _count_images(tables: DatasetTables) -> dict[str, list[tuple[str, int]]]:
-    headers = name_headers(tables.index).select("image_id", "manufacturer", "transfer_syntax")
-    images = tables.images.join(headers, on="image_id", how="left")
-    titles = {
-        "view": "View",
-        "laterality": "Laterality",
-        "split": "Split",
-        "transfer_syntax": "Transfer syntax",
-        "manufacturer": "Manufacturer",
-    }
-    return {title: count_values(images[name]) for name, title in titles.items()}

@@ -24,15 +24,17 @@ from mammoclip.artifacts import (
     read_table,
 )
 from mammoclip.config import Control, EvaluateSection, PaperSection, PretrainSection
+from mammoclip.datasets import ADAPTERS
+from mammoclip.datasets.base import Source
 from mammoclip.errors import ArtifactError, ConfigError
 
 
 @dataclass(frozen=True)
 class DatasetTables:
-    """The tables of one data set, and the folder of its shards; ``adapter`` is None when it is not known."""
+    """The tables of one data set, and the folder of its shards; ``source`` is None when its adapter is not known."""
 
     name: str
-    adapter: str | None
+    source: Source | None
     shards: Path
     index: pl.DataFrame
     index_rejects: pl.DataFrame
@@ -43,6 +45,7 @@ class DatasetTables:
     attributes: pl.DataFrame
     reports: pl.DataFrame
     breasts: pl.DataFrame
+    tabulate_rejects: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,10 @@ def load_inputs(
     if unknown:
         raise ConfigError(f"evaluate names the data set {unknown[0]!r}, which is not among {', '.join(datasets)}")
     reader = _Reader(results)
-    tables = {name: _load_dataset(reader, name, adapters.get(name)) for name in datasets}
+    tables = {
+        name: _load_dataset(reader, name, ADAPTERS[adapters[name]].source if name in adapters else None)
+        for name in datasets
+    }
     names = [paper.main_run, *(name for name in pretrain.runs if name != paper.main_run)]
     runs = [_load_run(reader, name, pretrain.runs[name].control, evaluate) for name in names]
     return Inputs(results, tables, runs, sorted(reader.files))
@@ -126,19 +132,20 @@ class _Reader:
         self.files.append(path)
 
 
-def _load_dataset(reader: _Reader, name: str, adapter: str | None) -> DatasetTables:
+def _load_dataset(reader: _Reader, name: str, source: Source | None) -> DatasetTables:
     tabulated = {
         table.name: reader.read(table, f"tabulate/{name}/{table.name}.parquet")
         for table in (IMAGES, FINDINGS, ATTRIBUTES, REPORTS, BREASTS)
     }
     return DatasetTables(
         name=name,
-        adapter=adapter,
+        source=source,
         shards=reader.results / "shard" / name,
         index=reader.read(INDEX, f"index/{name}.parquet"),
         index_rejects=reader.read(REJECTS, f"index/{name}.rejects.parquet"),
         manifest=reader.read(MANIFEST, f"shard/{name}/manifest.parquet"),
         shard_rejects=reader.read(REJECTS, f"shard/{name}.rejects.parquet"),
+        tabulate_rejects=reader.read(REJECTS, f"tabulate/{name}.rejects.parquet"),
         **tabulated,
     )
 

@@ -14,14 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mammoclip.data.shard import check_conservation
-from mammoclip.paper.conservation import (
-    NOT_A_FILE,
-    NOT_STATED,
-    RejectCount,
-    count_rejects,
-    count_values,
-    name_headers,
-)
+from mammoclip.datasets.base import Source
+from mammoclip.paper.conservation import NOT_A_FILE, RejectCount, count_rejects
+from mammoclip.paper.counts import NOT_STATED, Counts, count_values, name_headers
 from mammoclip.paper.crops import data_uri
 from mammoclip.paper.figures import BLUE, VERMILION, figure_style, render_figure
 from mammoclip.paper.page import load_page
@@ -34,30 +29,18 @@ from mammoclip.paper.unusual import (
     format_measure,
     most_unusual,
 )
-from mammoclip.paper.wording import Source
 
-MAX_VALUES = 15  # rows of a table of counts
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _COUNTED: Mapping[str, str] = {
-    "view": "View",
-    "laterality": "Laterality",
-    "manufacturer": "Manufacturer",
-    "transfer_syntax": "Transfer syntax",
-    "bits_stored": "Bit depth",
-    "size": f"Rows {_TIMES} columns",
-    "presentation_intent": "Presentation intent",
+    "view": "view",
+    "laterality": "laterality",
+    "manufacturer": "manufacturer",
+    "transfer_syntax": "transfer syntax",
+    "bits_stored": "bit depth",
+    "size": f"rows {_TIMES} columns",
+    "presentation_intent": "presentation intent",
 }
 _NUM_BINS = 50
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Images by value, most frequent first; ``num_more_values`` rarer ones, of ``num_more_images``, are left out."""
-
-    title: str
-    rows: Sequence[tuple[str, int]]
-    num_more_values: int
-    num_more_images: int
 
 
 @dataclass(frozen=True)
@@ -109,7 +92,7 @@ def describe_quality(
         num_written=len(images),
         num_missing=len(index_rejects) - len(rejected_index),
         rejects=[*count_rejects(index_rejects), *count_rejects(shard_rejects)],
-        counts=[_count(title, named[name]) for name, title in _COUNTED.items()],
+        counts=[count_values("images", name, named[column]) for column, name in _COUNTED.items()],
         flags=[_count_flag(name, images[flag]) for flag, name in FLAGS.items()],
         ratios=crop_ratios(images),
         unusual=most_unusual(images),
@@ -158,12 +141,6 @@ def render_quality(quality: Quality, pictures: Mapping[str, str], source: Source
         high=high,
         min_per_view=MIN_PER_VIEW,
     )
-
-
-def _count(title: str, values: pl.Series) -> Counts:
-    counted = [(str(value), count) for value, count in count_values(values)]
-    more = counted[MAX_VALUES:]
-    return Counts(title, counted[:MAX_VALUES], len(more), sum(count for _, count in more))
 
 
 def _count_flag(name: str, values: pl.Series) -> tuple[str, int, int, int]:

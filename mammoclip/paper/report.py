@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from mammoclip.config import EvaluateSection, PretrainSection
+from mammoclip.datasets.base import Source
 from mammoclip.paper.classification import Comparison
 from mammoclip.paper.conservation import Conservation
 from mammoclip.paper.crops import Crop, crop_data_uri
+from mammoclip.paper.data_card import DataCard
 from mammoclip.paper.grid import Grid
 from mammoclip.paper.inputs import Inputs
 from mammoclip.paper.page import load_page
 from mammoclip.paper.provenance import Provenance
+from mammoclip.paper.shared_patients import SharedPatients
 from mammoclip.paper.showcase import Showcase
-from mammoclip.paper.wording import PROTOCOL_MEANINGS, ROLES, SOURCES, Source, finding_name, format_percent
+from mammoclip.paper.wording import PROTOCOL_MEANINGS, ROLES, finding_name, format_percent
 
-MAX_CROPS = 96  # over all data sets, of cards and of the contact sheet each; more would be too heavy to send
+MAX_CROPS = 96  # over all data sets, of showcases and of data cards each; more would be too heavy to send
 TITLE = "Mammo-CLIP report"
 
 
@@ -27,11 +30,19 @@ class Thumbnails:
     ``colours`` are those of the findings shown.
     """
 
-    dataset: str
     num_images: int
     num_sampled: int
     pictures: Sequence[tuple[Crop, str]]
     colours: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """The data card of one data set with its pictures; ``text_lengths`` is empty when there are no texts."""
+
+    facts: DataCard
+    text_lengths: str
+    thumbnails: Thumbnails
 
 
 @dataclass(frozen=True)
@@ -45,21 +56,22 @@ class Report:
     classification: Grid
     roc: str
     training: str
+    shared_patients: Sequence[SharedPatients]
     showcases: Sequence[Showcase]
-    thumbnails: Sequence[Thumbnails]
+    cards: Sequence[DatasetCard]
     books: Sequence[Conservation]
     provenance: Provenance
 
 
 def make_thumbnails(
-    name: str, num_images: int, crops: Sequence[Crop], colours: Mapping[str, str], num_datasets: int
+    num_images: int, crops: Sequence[Crop], colours: Mapping[str, str], num_datasets: int
 ) -> Thumbnails:
     """Return as many crops as the report's size allows for one of ``num_datasets`` data sets."""
     shown = crops[: max(1, MAX_CROPS // num_datasets)]
     used = {box[0] for crop in shown for box in crop.boxes}
     pictures = [(crop, crop_data_uri(crop, colours)) for crop in shown]
     legend = {finding_name(finding): colour for finding, colour in colours.items() if finding in used}
-    return Thumbnails(name, num_images, len(crops), pictures, legend)
+    return Thumbnails(num_images, len(crops), pictures, legend)
 
 
 def render_report(report: Report) -> str:
@@ -73,7 +85,6 @@ def render_report(report: Report) -> str:
         num_compared=len(above),
         roles=ROLES,
         protocols=PROTOCOL_MEANINGS,
-        sources={name: SOURCES.get(tables.adapter or "") for name, tables in report.inputs.datasets.items()},
         trained_on=describe_training(report.inputs, report.pretrain),
     )
 
@@ -85,7 +96,7 @@ def describe_training(inputs: Inputs, pretrain: PretrainSection) -> str:
 
 def _source(inputs: Inputs, dataset: str) -> Source | None:
     tables = inputs.datasets.get(dataset)
-    return SOURCES.get(tables.adapter or "") if tables else None
+    return tables.source if tables else None
 
 
 def _describe(name: str, source: Source | None) -> str:

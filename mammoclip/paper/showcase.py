@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mammoclip.datasets.base import Source
 from mammoclip.errors import ArtifactError
 from mammoclip.paper.crops import Crop, crop_data_uri, read_crops, sample_images
 from mammoclip.paper.inputs import DatasetTables
-from mammoclip.paper.wording import CLASSES, SOURCES, TASKS, Source, format_number
+from mammoclip.paper.wording import CLASSES, TASKS, format_number
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def build_showcase(
             )
         lines = [(TASKS[task], _score_in_words(task, scores[crop.image_id, task])) for task in tasks]
         cards.append(Card(crop, crop_data_uri(crop, {}), lines))
-    return Showcase(tables.name, SOURCES.get(tables.adapter or ""), len(images), cards)
+    return Showcase(tables.name, tables.source, len(images), cards)
 
 
 def _score_in_words(task: str, scores: Sequence[float]) -> str:

@@ -1,10 +1,9 @@
-"""How runs, tasks, metrics, numbers and data sources are put into words, the same in every table and figure."""
+"""How runs, tasks, metrics and numbers are put into words, the same in every table and figure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from mammoclip.config import Control
@@ -55,33 +54,6 @@ ROLES: Mapping[Control, str] = MappingProxyType(
         "shuffled_reports": "control: trained on reports permuted between patients",
     }
 )
-
-
-@dataclass(frozen=True)
-class Source:
-    """What the images of a data set are, and whom to credit."""
-
-    kind: str
-    licence: str = ""
-    citation: str = ""
-    doi: str = ""
-
-
-SOURCES: Mapping[str, Source] = MappingProxyType(
-    {
-        "phantom": Source("computer-generated phantoms, not patients"),
-        "cbis_ddsm": Source(
-            "real film mammograms of CBIS-DDSM, cropped and resized",
-            licence="CC BY 3.0",
-            citation=(
-                "Sawyer-Lee R, Gimenez F, Hoogi A, Rubin D (2016). Curated Breast Imaging Subset of Digital Database "
-                "for Screening Mammography (CBIS-DDSM) [Data set]. The Cancer Imaging Archive."
-            ),
-            doi="10.7937/K9/TCIA.2016.7O02S9CY",
-        ),
-    }
-)
-"""By adapter; an adapter that is not here is described by the name of its data set alone."""
 
 
 def format_number(value: float, digits: int = 2) -> str:

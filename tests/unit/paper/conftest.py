@@ -29,12 +29,14 @@ from mammoclip.artifacts import (
     write_table,
 )
 from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
+from mammoclip.data.breasts import make_breasts
 from mammoclip.evaluation.evaluate import compute_metrics
 from mammoclip.paper.inputs import Inputs, load_inputs
 from mammoclip.paper.wording import PROTOCOLS
 
 HEIGHT, WIDTH = 96, 64
 NUM_PATIENTS = 6
+SECRET = "A sentence of a report"
 TASKS = ("mass", "suspicious_calcification", "density")
 SKILL = {"main-run": 2.0, "untrained": 0.0, "shuffled_reports": 0.1}
 
@@ -95,7 +97,7 @@ def _write_dataset(folder: Path, dataset: str, labelled: bool) -> None:
         [
             {
                 "dataset": dataset,
-                "patient_id": f"p{patient}",
+                "patient_id": f"patient-{patient}",
                 "study_id": f"s{patient}",
                 "image_id": f"{dataset}-p{patient}-{side}-{view}",
                 "laterality": side,
@@ -114,6 +116,7 @@ def _write_dataset(folder: Path, dataset: str, labelled: bool) -> None:
                 "presentation_intent": "FOR PRESENTATION",
                 "size_bytes": 1000,
                 "split": "test",
+                "fold": None,
             }
             for patient in range(NUM_PATIENTS)
             for side in "LR"
@@ -147,9 +150,18 @@ def _write_dataset(folder: Path, dataset: str, labelled: bool) -> None:
         y_min=pl.lit(20.0), x_max=pl.lit(30.0), y_max=pl.lit(50.0),
     )  # fmt: skip
     write_table(boxes if labelled else FINDINGS.empty(), FINDINGS, tabulated / "findings.parquet")
-    write_table(_labels(images) if labelled else ATTRIBUTES.empty(), ATTRIBUTES, tabulated / "attributes.parquet")
-    write_table(REPORTS.empty(), REPORTS, tabulated / "reports.parquet")
-    write_table(BREASTS.empty(), BREASTS, tabulated / "breasts.parquet")
+    attributes = _labels(images) if labelled else ATTRIBUTES.empty()
+    reports = _reports(images) if labelled else REPORTS.empty()
+    write_table(attributes, ATTRIBUTES, tabulated / "attributes.parquet")
+    write_table(reports, REPORTS, tabulated / "reports.parquet")
+    breasts = make_breasts(images, images.clear(), attributes, reports, "strict")
+    write_table(breasts, BREASTS, tabulated / "breasts.parquet")
+    unsettled = pl.DataFrame(
+        [(dataset, "tabulate", "labels.csv row 7", "contradictory_rows", "density has several values; it is left out")],
+        schema=REJECTS.schema,
+        orient="row",
+    )
+    write_table(unsettled if labelled else REJECTS.empty(), REJECTS, tabulated.with_name(f"{dataset}.rejects.parquet"))
 
 
 def _write_shard(path: Path, image_ids: list[str]) -> pl.DataFrame:
@@ -172,11 +184,21 @@ def _write_shard(path: Path, image_ids: list[str]) -> pl.DataFrame:
 
 def _labels(images: pl.DataFrame) -> pl.DataFrame:
     rows = [
-        (dataset, image_id, task, _label(task, number))
+        (dataset, image_id, task, _label(task, number), "table")
         for number, (dataset, image_id) in enumerate(images.select("dataset", "image_id").rows())
         for task in TASKS
     ]
     return pl.DataFrame(rows, schema=ATTRIBUTES.schema, orient="row")
+
+
+def _reports(images: pl.DataFrame) -> pl.DataFrame:
+    """Findings of every breast, in two wordings, and the same impression of all."""
+    breasts = images.select("dataset", "patient_id", "study_id", "laterality").unique(maintain_order=True).rows()
+    rows = [
+        (*breast, "FINDINGS", [f"{SECRET} {number % 2}.", "Nothing else."]) for number, breast in enumerate(breasts)
+    ]
+    rows += [(*breast, "IMPRESSION", [f"{SECRET}."]) for breast in breasts]
+    return pl.DataFrame(rows, schema=REPORTS.schema, orient="row")
 
 
 def _label(task: str, number: int) -> int:

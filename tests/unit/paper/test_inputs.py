@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
+from mammoclip.datasets.cbis_ddsm import CbisDdsm
+from mammoclip.datasets.phantom_adapter import Phantom
 from mammoclip.errors import ArtifactError, ConfigError
 from mammoclip.paper.inputs import Inputs, load_inputs
 
@@ -22,6 +24,7 @@ def test_the_main_run_comes_first_and_controls_are_told_from_it(inputs: Inputs) 
         "shard/cohort/manifest.parquet",
         "shard/cohort.rejects.parquet",
         "tabulate/films/findings.parquet",
+        "tabulate/films.rejects.parquet",
         "pretrain/untrained/metrics.parquet",
         "pretrain/main-run/model.safetensors",
         "evaluate/shuffled_reports/films/predictions.parquet",
@@ -38,6 +41,10 @@ def test_every_file_read_is_listed_relative_to_the_results(inputs: Inputs, resul
     assert all((results / name).is_file() for name in inputs.files)
     assert "evaluate/main-run/cohort/metrics.parquet" in inputs.files
     assert list(inputs.files) == sorted(set(inputs.files))
+
+
+def test_a_data_set_has_the_source_of_its_adapter(inputs: Inputs) -> None:
+    assert [tables.source for tables in inputs.datasets.values()] == [Phantom.source, CbisDdsm.source]
 
 
 def test_an_unknown_main_run_is_an_error(results: Path, pretrain: PretrainSection, evaluate: EvaluateSection) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import html.parser
 import itertools
 import json
 import re
@@ -11,11 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from mammoclip.artifacts import BREASTS, read_table, write_table
 from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
 from mammoclip.errors import ArtifactError
 from pipelines.paper import run
+from tests.unit.paper.html_page import Page
 
 OUTPUTS = {
     "classification.csv",
@@ -30,37 +32,6 @@ OUTPUTS = {
     "provenance.json",
     "report.html",
 }
-_VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(html.parser.HTMLParser):
-    """Elements of a page in order, each (tag, attributes, text inside); checks that tags are closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None], list[str]]] = []
-        self._open: list[int] = []
-        self.feed(text)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs), []))
-        if tag not in _VOID:
-            self._open.append(len(self.elements) - 1)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.elements[self._open.pop()][0] == tag
-
-    def handle_data(self, data: str) -> None:
-        for number in self._open:
-            self.elements[number][2].append(data)
-
-    def find(self, *tags: str) -> list[tuple[str, dict[str, str | None], str]]:
-        return [(tag, attrs, " ".join("".join(text).split())) for tag, attrs, text in self.elements if tag in tags]
-
-    def text(self) -> str:
-        return self.find("body")[0][2]
 
 
 def _arguments(
@@ -154,7 +125,7 @@ def test_headings_are_in_order(page: Page) -> None:
         "ROC curves",
         "Training",
         "Real mammograms",
-        "Contact sheet",
+        "Data",
         "What went in and what came out",
         "Provenance",
     ]
@@ -162,12 +133,12 @@ def test_headings_are_in_order(page: Page) -> None:
 
 def test_every_picture_has_an_alternative_text(page: Page) -> None:
     pictures = page.find("img")
-    assert len(pictures) == 2 + 2 * 5 + 5
+    assert len(pictures) == 2 + 1 + 2 * 5 + 5
     assert all(attributes.get("alt") for _, attributes, _ in pictures)
 
 
 def test_every_table_header_says_what_it_heads(page: Page) -> None:
-    assert all(a.get("scope") in {"col", "row", "rowgroup"} for _, a, _ in page.find("th"))
+    assert all(a.get("scope") in {"col", "colgroup", "row", "rowgroup"} for _, a, _ in page.find("th"))
     assert len(page.find("caption")) == len(page.find("thead"))
 
 
@@ -188,10 +159,8 @@ def test_the_warning_stands_before_the_first_section(page: Page) -> None:
 
 def test_the_cells_of_the_table_are_those_of_the_markdown(page: Page, done: argparse.Namespace) -> None:
     markdown = (done.out / "classification.md").read_text(encoding="utf-8")
-    cells = [text for _, _, text in page.find("td")]
     for line in markdown.splitlines()[2:]:
-        values = [cell.strip() for cell in line.strip("|").split("|")][4:]
-        assert any(cells[start : start + len(values)] == values for start in range(len(cells)))
+        assert page.has_row(*[cell.strip() for cell in line.strip("|").split("|")][4:])
 
 
 def test_names_from_the_data_are_escaped(page: Page, done: argparse.Namespace) -> None:
@@ -220,6 +189,61 @@ def test_without_a_showcase_the_report_says_so(arguments: argparse.Namespace) ->
     run(arguments)
     page = Page((arguments.out / "report.html").read_text(encoding="utf-8"))
     assert "No showcase data set is configured." in page.text()
+
+
+def test_no_patient_is_named_and_no_text_is_shown(done: argparse.Namespace) -> None:
+    text = (done.out / "report.html").read_text(encoding="utf-8")
+    patients = pl.read_parquet(done.results / "index" / "cohort.parquet")["patient_id"].unique().to_list()
+    reports = pl.read_parquet(done.results / "tabulate" / "cohort" / "reports.parquet")
+    sentences = reports["sentences"].explode().unique().to_list()
+    assert (len(patients), len(sentences)) == (6, 4)
+    assert not [secret for secret in (*patients, *sentences) if secret in text]
+
+
+def test_every_data_set_has_one_card_and_one_sample(page: Page) -> None:
+    assert [text for tag, _, text in page.find("h3", "h4") if tag == "h4" or text in ("cohort", "films")] == [
+        "films",  # real mammograms
+        *("cohort", "Images", "Labels", "Report texts", "Boxes", "Sample"),
+        *("films", "Images", "Labels", "Report texts", "Boxes", "Sample"),
+        *("cohort", "films"),  # what went in and what came out
+    ]
+    assert page.text().count("5 of 23 images, cropped, drawn at random") == 2
+
+
+def test_data_sets_that_share_patients_and_train_together_are_told(arguments: argparse.Namespace) -> None:
+    page = _page_when_trained_on(["cohort", "films"], arguments)
+    assert page.has_row("cohort, films", "6", "0")
+    assert "share no patient" not in page.text()
+    assert "leak" not in page.text()
+
+
+def test_shared_patients_in_different_splits_are_a_leak(arguments: argparse.Namespace) -> None:
+    path = arguments.results / "tabulate" / "films" / "breasts.parquet"
+    first = pl.col("patient_id") == "patient-0"
+    breasts = read_table(BREASTS, path).with_columns(split=pl.when(first).then(pl.lit("train")).otherwise("split"))
+    write_table(breasts, BREASTS, path)
+    page = _page_when_trained_on(["cohort", "films"], arguments)
+    assert page.has_row("cohort, films", "6", "1")
+    assert "Patients in different splits leak" in page.text()
+
+
+def test_data_sets_that_share_no_patient_say_so(arguments: argparse.Namespace) -> None:
+    path = arguments.results / "tabulate" / "films" / "breasts.parquet"
+    breasts = read_table(BREASTS, path).with_columns(patient_id=pl.lit("film-") + pl.col("patient_id"))
+    write_table(breasts, BREASTS, path)
+    page = _page_when_trained_on(["cohort", "films"], arguments)
+    assert "The 2 data sets that are trained together share no patient." in page.text()
+
+
+def test_one_data_set_shares_with_nobody(page: Page) -> None:
+    assert "share no patient" not in page.text()
+    assert "Patients in both" not in page.text()
+
+
+def _page_when_trained_on(datasets: list[str], arguments: argparse.Namespace) -> Page:
+    arguments.pretrain_config = arguments.pretrain_config.model_copy(update={"datasets": datasets})
+    run(arguments)
+    return Page((arguments.out / "report.html").read_text(encoding="utf-8"))
 
 
 def test_the_report_holds_no_path_and_no_time(page: Page, done: argparse.Namespace) -> None:

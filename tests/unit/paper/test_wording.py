@@ -1,11 +1,10 @@
 import pytest
 
-from mammoclip.config import AdapterName, Control, Task
+from mammoclip.config import Control, Task
 from mammoclip.paper.wording import (
     HEADLINE_METRICS,
     METRICS,
     ROLES,
-    SOURCES,
     TASKS,
     finding_name,
     format_interval,
@@ -46,4 +45,3 @@ def test_every_task_control_and_metric_of_the_configuration_has_a_name() -> None
     assert set(TASKS) == set(HEADLINE_METRICS) == set(Task.__args__)
     assert set(ROLES) == set(Control.__args__)
     assert {metric for metrics in HEADLINE_METRICS.values() for metric in metrics} <= set(METRICS)
-    assert set(SOURCES) <= set(AdapterName.__args__)
