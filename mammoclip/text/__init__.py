@@ -1,30 +1,31 @@
-"""Report text and prompts: sections, sides, cleaning and the prompt grammar. Strings in, strings out; no files."""
+"""Report text and prompts: sections, sides, facts, cleaning, prompt grammar. Strings in, strings out; no files."""
 
 from mammoclip.text.cleaning import Mode, clean_section, clean_sentences, normalise_birads
-from mammoclip.text.prompts import (
-    DENSITY_PROMPTS,
-    FINDINGS,
-    NO_FINDING,
-    FindingRule,
-    PromptGrammar,
-    prompt_ensemble,
-    zero_shot_prompts,
-)
+from mammoclip.text.facts import Fact, report_facts, side_facts
+from mammoclip.text.grammar import Statement
+from mammoclip.text.paraphrase import PARAPHRASE_RULES_VERSION, paraphrases
+from mammoclip.text.prompts import FINDINGS, NO_FINDING, PromptGrammar
 from mammoclip.text.sections import Laterality, side_text, split_report
 from mammoclip.text.sentences import split_sentences, to_plain_unicode
+from mammoclip.text.zero_shot import DENSITY_PROMPTS, prompt_ensemble, zero_shot_prompts
 
 __all__ = [
     "DENSITY_PROMPTS",
     "FINDINGS",
     "NO_FINDING",
-    "FindingRule",
+    "PARAPHRASE_RULES_VERSION",
+    "Fact",
     "Laterality",
     "Mode",
     "PromptGrammar",
+    "Statement",
     "clean_section",
     "clean_sentences",
     "normalise_birads",
+    "paraphrases",
     "prompt_ensemble",
+    "report_facts",
+    "side_facts",
     "side_text",
     "split_report",
     "split_sentences",

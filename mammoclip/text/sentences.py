@@ -6,11 +6,12 @@ import re
 import unicodedata
 
 # Words whose full stop does not end a sentence. Units (cm, mm) are left out: reports end sentences with them.
-ABBREVIATIONS = ("approx", "cf", "dr", "drs", "dx", "e.g", "fig", "hx", "i.e", "incl", "lt", "mr", "mrs", "rt", "vs")
+ABBREVIATIONS = (
+    "approx", "cat", "cf", "dr", "drs", "dx", "e.g", "fig", "hx", "i.e", "incl", "lt", "mr", "mrs", "ms", "rt", "vs",
+)  # fmt: skip
 
-_ABBREVIATION_END = re.compile(
-    rf"(?:\b(?:{'|'.join(map(re.escape, ABBREVIATIONS))})|\b(?:[a-z]\.)+[a-z])\.$", re.IGNORECASE
-)
+_ABBREVIATION_END = re.compile(rf"(?:\b(?:{'|'.join(map(re.escape, ABBREVIATIONS))})|\b[a-z]\.[a-z])\.$", re.IGNORECASE)
+_LONGEST_ABBREVIATION = max(map(len, ABBREVIATIONS)) + len(".")
 _LINE_BREAK = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _TYPOGRAPHY = str.maketrans(
@@ -25,9 +26,16 @@ _TYPOGRAPHY = str.maketrans(
 _VULGAR_FRACTION = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215e])")
 _BULLET = re.compile(r"[ \t]*[-*•‣▪·][ \t]+")
 _LIST_NUMBER = re.compile(r"[ \t]*(\d{1,2})[.)][ \t]+(?=\D)")
+_LIST_ITEM = re.compile(rf"^(?:{_BULLET.pattern}|{_LIST_NUMBER.pattern})", re.MULTILINE)
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 # Before a blank, or before a letter where the blank was forgotten ("seen.No mass"), unless after an initial ("e.g").
-_FULL_STOP = re.compile(r"\.+[\"')\]]*(?=\s|$)|(?<!\b[A-Za-z])\.+(?=[A-Za-z])")
+# A run of full stops is tried from its first one only (behind an initial from its second): the search stays linear.
+_FULL_STOP = re.compile(
+    r"""\.(?: (?<!\.\.) \.*+ ["')\]]* (?=\s|$)
+            | (?<!\.\.) (?<!\b[A-Za-z]\.) \.*+ (?=[A-Za-z])
+            | (?<=\b[A-Za-z]\.\.) \.*+ (?=[A-Za-z]) )""",
+    re.VERBOSE,
+)
 
 
 def to_plain_unicode(text: str) -> str:
@@ -40,7 +48,10 @@ def to_plain_unicode(text: str) -> str:
     >>> to_plain_unicode("FINDINGS\uff1a\u00a01\u00bd cm \u2013 stable\r\n")
     'FINDINGS: 1 1/2 cm - stable\n'
     """
-    text = _VULGAR_FRACTION.sub(" ", _LINE_BREAK.sub("\n", text))
+    text = _LINE_BREAK.sub("\n", text)
+    if text.isascii():
+        return text
+    text = _VULGAR_FRACTION.sub(" ", text)
     # Typography comes first as well: NFKC resolves the double prime to two single ones.
     text = unicodedata.normalize("NFKC", text.translate(_TYPOGRAPHY)).translate(_TYPOGRAPHY)
     return _INVISIBLE.sub("", text)
@@ -61,7 +72,9 @@ def split_sentences(text: str) -> list[str]:
         line = " ".join(paragraph.split())
         start = 0
         for stop in _FULL_STOP.finditer(line):
-            if _ABBREVIATION_END.search(line[start : stop.end()]) and stop.end() < len(line):
+            # Only the last characters are looked at: a report of nothing but abbreviations must not take forever.
+            window = max(start, stop.end() - _LONGEST_ABBREVIATION)
+            if stop.end() < len(line) and _ABBREVIATION_END.search(line, window, stop.end()):
                 continue
             sentences.append(line[start : stop.end()].strip())
             start = stop.end()
@@ -72,6 +85,8 @@ def split_sentences(text: str) -> list[str]:
 def _break_before_list_items(text: str) -> str:
     # "category\n2. Biopsy" is a wrapped line and its 2 must survive: a number is a list mark only in sequence from a 1
     # that follows a finished line.
+    if not _LIST_ITEM.search(text):
+        return text
     lines: list[str] = []
     expected = 0
     for line in text.split("\n"):

@@ -93,3 +93,57 @@ def test_birads_becomes_one_word() -> None:
         normalise_birads("Bi-Rads 2, BI\u2011RADS 3, BI RADS 4, birads 5") == "BIRADS 2, BIRADS 3, BIRADS 4, BIRADS 5"
     )
     assert normalise_birads("Bi-Rads 2", "compat") == "Bi-Rads 2"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("Seen by ___ on the left.", "seen by on the left"),
+        ("Seen by __ on the left.", "seen by on the left"),
+        ("Seen by [REDACTED] today here.", "seen by today here"),
+        ("Mrs. [NAME] has no mass.", "mrs has no mass"),
+        ("Ms. [Patient Name 12] has no mass.", "ms has no mass"),
+        ("On [**2120-1-1**] no mass seen.", "on no mass seen"),
+        ("Dictated by [** Dr. Smith **] for the clinic.", "dictated by for the clinic"),
+        ("Compared with <DATE> and <DATE_2> studies.", "compared with and studies"),
+        ("Told <PERSON> by phone.", "told by phone"),
+        ("A XXXX of XX/XX/XXXX was compared.", "a of was compared"),
+        ("{{NAME}} was told today.", "was told today"),
+        ("\uff3bREDACTED\uff3d has no mass.", "has no mass"),
+        ("___", ""),
+    ],
+)
+def test_strict_removes_placeholders_of_deidentification(text: str, cleaned: str) -> None:
+    assert clean_section(text, "strict") == cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("Mass of <5 mm is seen.", "mass of < 5 mm is seen"),
+        ("Mass < 1 cm and > 2 cm.", "mass < 1 cm and > 2 cm"),
+        ("See the image [1] here.", "see the image [ 1 ] here"),
+        ("[LEFT BREAST] No mass seen.", "[ left breast ] no mass seen"),
+        ("The XX views are normal.", "the xx views are normal"),
+        ("The a_b name stays.", "the a_b name stays"),
+        ("Date of the exam at age 50.", "date of the exam at age 50"),
+    ],
+)
+def test_what_only_resembles_a_placeholder_stays(text: str, cleaned: str) -> None:
+    assert clean_section(text, "strict") == cleaned
+
+
+def test_compat_keeps_placeholders_as_the_published_cleaning_does() -> None:
+    assert clean_section("Seen by ___ on [REDACTED].", "compat") == "seen by ___ on [ redacted ]"
+
+
+PLACEHOLDERS = ("___", "[REDACTED]", "[NAME]", "[** Dr. Roe **]", "[**2120-1-1**]", "<DATE>", "<PERSON>", "XXXX")
+
+
+@given(st.lists(st.sampled_from([*PLACEHOLDERS, "mass", "No", "seen.", "1.5 cm", "\n", "-", "(left)", "caf\u00e9"])))
+def test_strict_text_holds_the_words_and_no_placeholder(pieces: list[str]) -> None:
+    cleaned = clean_section(" ".join(pieces), "strict")
+    words = cleaned.split()
+    assert not {"redacted", "name", "roe", "dr", "date", "person", "xxxx", "2120"} & set(words)
+    assert not any(mark in cleaned for mark in ("__", "[", "]", "**", "<", ">"))
+    assert words.count("mass") <= pieces.count("mass")
