@@ -78,7 +78,7 @@ class Placement(NamedTuple):
         """Move boxes from pixels of the PNG back to stored pixels: the inverse of ``boxes_to_png``."""
         return (boxes - self._pad) / self._scale + self._origin
 
-    def boxes_to_png_compat(self, boxes: Boxes, image_shape: tuple[int, int]) -> Boxes:
+    def boxes_to_png_compat(self, boxes: Boxes, image_shape: tuple[Any, Any]) -> Boxes:
         """Move boxes as the released code does, from an image of (rows, columns) stored pixels.
 
         The border is subtracted, then coordinates are clamped to the image without its border: x_max against the

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mammoclip.text.grammar import Phrase, Place, Production, Side, Statement, Values, spell
+from mammoclip.text.prompts.grammar import Phrase, Place, Production, Side, Statement, Values, spell
 
 _PlaceWords = tuple[str | None, str | None]  # of the slots where and depth
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mammoclip.text.grammar import Phrase, Place, Production, Sentences
+from mammoclip.text.prompts.grammar import Phrase, Place, Production, Sentences
 
 FRAMES = ("there {be} {phrase} in the {where}{depth}", "{noun} in the {where}{depth}")
 CLIPS = (Phrase("clip"), Phrase("old clips", "old", "plural"))

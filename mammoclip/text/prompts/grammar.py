@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, overload
 
-from mammoclip.text.sections import Laterality
+from mammoclip.text.reports.sections import Laterality
 
 Number = Literal["singular", "plural", "uncounted"]
 Side = Laterality | None

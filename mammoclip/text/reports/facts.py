@@ -9,10 +9,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import get_args
 
-from mammoclip.text.assertion import assertions
-from mammoclip.text.categories import stated_categories
-from mammoclip.text.mentions import finding_mentions
-from mammoclip.text.sections import Laterality, sentences_with_sides, sides_named
+from mammoclip.text.reports.assertion import assertions
+from mammoclip.text.reports.categories import stated_categories
+from mammoclip.text.reports.mentions import finding_mentions
+from mammoclip.text.reports.sections import Laterality, sentences_with_sides, sides_named
 
 _SECTIONS = ("BREAST COMPOSITION", "FINDINGS", "IMPRESSION", "ASSESSMENT", "RECOMMENDATION")
 # Under these headings a letter or a number alone is the category: the heading says of what.

@@ -25,7 +25,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Literal, get_args
 
-from mammoclip.text.sentences import split_sentences, to_plain_unicode
+from mammoclip.text.reports.sentences import split_sentences, to_plain_unicode
 
 Mode = Literal["compat", "strict"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from mammoclip.errors import DatasetError
 from mammoclip.text import FINDINGS, PromptGrammar, Statement, clean_sentences
-from mammoclip.text.sections import Laterality
+from mammoclip.text.reports.sections import Laterality
 
 GRAMMAR = PromptGrammar()
 SIDES: tuple[Laterality | None, ...] = ("L", "R", None)

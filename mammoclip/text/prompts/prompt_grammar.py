@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 
 from mammoclip.errors import DatasetError
-from mammoclip.text.attributes import ATTRIBUTE_WORDS
-from mammoclip.text.findings import FINDING_WORDS, NO_FINDING_WORDS
-from mammoclip.text.grammar import ANY_SIDE, Sentences, Side, Statement, spell
-from mammoclip.text.parsing import Parser
+from mammoclip.text.prompts.attributes import ATTRIBUTE_WORDS
+from mammoclip.text.prompts.findings import FINDING_WORDS, NO_FINDING_WORDS
+from mammoclip.text.prompts.grammar import ANY_SIDE, Sentences, Side, Statement, spell
+from mammoclip.text.prompts.parsing import Parser
 
 FINDINGS: tuple[str, ...] = tuple(FINDING_WORDS)
 """The ten findings of VinDr-Mammo, as the tables spell them."""

@@ -8,7 +8,7 @@ import pytest
 
 from mammoclip.errors import DatasetError
 from mammoclip.text import FINDINGS, NO_FINDING, PromptGrammar, Statement
-from mammoclip.text.sections import Laterality
+from mammoclip.text.reports.sections import Laterality
 
 GRAMMAR = PromptGrammar()
 LABELS = [(subject, value) for subject in GRAMMAR.subjects for value in GRAMMAR.values(subject)]

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from mammoclip.errors import ConfigError
-from mammoclip.text.prompts import PromptGrammar, subject_name
+from mammoclip.text.prompts.prompt_grammar import PromptGrammar, subject_name
 
 _GRAMMAR = PromptGrammar()
 # A task tells values apart.

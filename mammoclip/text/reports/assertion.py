@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mammoclip.text.mentions import Mention
+from mammoclip.text.reports.mentions import Mention
 
 _SLIGHT = (
     "(?:(?:significant|appreciable|suspicious|substantial|interval|notable|definite|measurable|concerning|mammographic"
@@ -62,9 +62,9 @@ def assertions(sentence: str, mentions: Sequence[Mention]) -> list[bool | None]:
 
     Args:
         sentence: one sentence in lower case.
-        mentions: what `mammoclip.text.mentions.finding_mentions` finds in it, in order of their place.
+        mentions: what `mammoclip.text.reports.mentions.finding_mentions` finds in it, in order of their place.
 
-    >>> from mammoclip.text.mentions import finding_mentions
+    >>> from mammoclip.text.reports.mentions import finding_mentions
     >>> sentence = "no mass, but skin thickening; distortion cannot be excluded"
     >>> assertions(sentence, finding_mentions(sentence))
     [False, True, None]

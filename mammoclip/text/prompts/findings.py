@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-from mammoclip.text.grammar import Phrase, Place, Production, Values
-from mammoclip.text.phrasing import (
+from mammoclip.text.prompts.grammar import Phrase, Place, Production, Values
+from mammoclip.text.prompts.phrasing import (
     ANYWHERE,
     AXILLA,
     BREAST,

@@ -5,8 +5,8 @@ Breast composition and assessment categories are those of ACR BI-RADS Atlas, 5th
 
 from __future__ import annotations
 
-from mammoclip.text.grammar import Phrase, Production, Values
-from mammoclip.text.phrasing import (
+from mammoclip.text.prompts.grammar import Phrase, Production, Values
+from mammoclip.text.prompts.phrasing import (
     AXILLA,
     BREAST,
     CENTRAL,

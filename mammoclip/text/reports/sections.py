@@ -6,8 +6,8 @@ import re
 from functools import lru_cache
 from typing import Literal, get_args
 
-from mammoclip.text.headings import Heading, break_before_inline_headings, find_heading
-from mammoclip.text.sentences import split_sentences, to_plain_unicode
+from mammoclip.text.reports.headings import Heading, break_before_inline_headings, find_heading
+from mammoclip.text.reports.sentences import split_sentences, to_plain_unicode
 
 Laterality = Literal["L", "R"]
 
@@ -47,8 +47,8 @@ _NAMED: dict[str | None, frozenset[Laterality]] = {
 def split_report(report: str) -> dict[str, str]:
     r"""Split a report at its section headings.
 
-    `mammoclip.text.headings.find_heading` says which lines open a section: a heading with a colon or a dash, alone on
-    its line, or in capitals before running text, decorated or not. In a report on one line, headings in capitals with a
+    `headings.find_heading` says which lines open a section: a heading with a colon or a dash, alone on its line, or in
+    capitals before running text, decorated or not. In a report on one line, headings in capitals with a
     colon open a section after a full stop or a colon. Synonyms are gathered under one key ("CONCLUSION" is
     ``IMPRESSION``). Other words with a colon stay in the text, and so do the sub-headings of a section: a line on
     breast composition in FINDINGS, a line on BI-RADS in IMPRESSION. A heading that names a side leaves a lead-in for

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mammoclip.text.grammar import ANY_SIDE, Number, Phrase, Place, Production, Side
+from mammoclip.text.prompts.grammar import ANY_SIDE, Number, Phrase, Place, Production, Side
 
 UNSIDED: tuple[Side, ...] = (None,)
 SIDED: tuple[Side, ...] = ("L", "R")
