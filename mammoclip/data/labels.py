@@ -44,6 +44,18 @@ class Settled:
         )
 
 
+def spread_over_images(breast_attributes: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
+    """Return labels of breasts as labels of their images: columns of ``datasets.base.ATTRIBUTES``.
+
+    Args:
+        breast_attributes: columns of ``datasets.base.BREAST_ATTRIBUTES``.
+        images: columns image_id, patient_id, study_id, laterality.
+    """
+    joined = images.join(breast_attributes, on="patient_id", suffix="_said", maintain_order="left_right")
+    of_image = [(pl.col(f"{key}_said") == pl.col(key)).fill_null(True) for key in ("study_id", "laterality")]
+    return joined.filter(of_image).select("image_id", "attribute", "value")
+
+
 def settle_attributes(attributes: pl.DataFrame, facts: pl.DataFrame, images: pl.DataFrame) -> Settled:
     """Return one value per image and attribute.
 

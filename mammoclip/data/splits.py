@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mammoclip.datasets.base import Annotations
 from mammoclip.errors import DatasetError
 
 SPLITS = ("train", "validation", "test")
@@ -71,16 +72,18 @@ def assign_splits(images: pl.DataFrame, fractions: SplitFractions, strata: pl.Da
     return patients.select("patient_id", split=split.otherwise(pl.lit("train")))
 
 
-def patient_strata(images: pl.DataFrame, attributes: pl.DataFrame, attribute: str) -> pl.DataFrame:
+def patient_strata(images: pl.DataFrame, annotations: Annotations, attribute: str) -> pl.DataFrame:
     """Return each patient's largest value of an attribute: columns patient_id, value.
 
     Raises:
-        DatasetError: no image has the attribute.
+        DatasetError: no image and no breast has the attribute.
     """
-    values = attributes.filter(pl.col("attribute") == attribute)
+    of_images = annotations.attributes.join(images, on="image_id").select("patient_id", "attribute", "value")
+    of_breasts = annotations.breast_attributes.select("patient_id", "attribute", "value")
+    values = pl.concat([of_images, of_breasts]).filter(pl.col("attribute") == attribute)
     if values.is_empty():
         raise DatasetError(f"tabulate.stratify_by is {attribute!r}, which no image has as an attribute")
-    return values.join(images, on="image_id").group_by("patient_id").agg(pl.col("value").max())
+    return values.group_by("patient_id").agg(pl.col("value").max())
 
 
 def find_shared_patients(tables: list[pl.DataFrame]) -> pl.DataFrame:

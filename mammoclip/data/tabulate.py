@@ -9,7 +9,7 @@ import polars as pl
 from mammoclip.artifacts import ATTRIBUTES, FINDINGS, IMAGES, MANIFEST, REJECTS, REPORTS
 from mammoclip.data.boxes import check_boxes, place_boxes
 from mammoclip.data.breasts import make_breasts
-from mammoclip.data.labels import make_labels, settle_attributes
+from mammoclip.data.labels import make_labels, settle_attributes, spread_over_images
 from mammoclip.data.report_texts import read_reports
 from mammoclip.data.splits import SplitFractions, assign_splits, patient_strata
 from mammoclip.datasets.base import BOX, NO_FINDING, Annotations
@@ -67,13 +67,14 @@ def tabulate_dataset(
             pl.lit(None, dtype).alias(name) for name, dtype in MANIFEST.schema.items() if name != "image_id"
         )
     )
-    strata = None if stratify_by is None else patient_strata(index, annotations.attributes, stratify_by)
+    strata = None if stratify_by is None else patient_strata(index, annotations, stratify_by)
     splits = assign_splits(index, fractions, strata)
     images = placed.drop("split").join(splits, on="patient_id").select(list(IMAGES.columns)).sort("image_id")
     sizes = index.select("image_id", "rows", "columns")
     findings, box_rejects = _place(annotations.findings, images.join(sizes, on="image_id"), mode)
     reports = read_reports(annotations.reports, images, mode, processes)
-    settled = settle_attributes(annotations.attributes, reports.facts, images)
+    of_breasts = spread_over_images(annotations.breast_attributes, images)
+    settled = settle_attributes(pl.concat([annotations.attributes, of_breasts]), reports.facts, images)
     boxes = findings.filter(pl.col("finding") != NO_FINDING).drop_nulls(BOX)
     # A magnification or spot view shows part of a breast: it is an image, but no CC or MLO of a pair.
     partial = index.filter(pl.col("magnification") | pl.col("spot_compression"))

@@ -41,6 +41,15 @@ FINDINGS = pl.Schema(
     }
 )
 ATTRIBUTES = pl.Schema({"image_id": pl.String, "attribute": pl.String, "value": pl.Int32})
+BREAST_ATTRIBUTES = pl.Schema(
+    {
+        "patient_id": pl.String,
+        "study_id": pl.String,  # null: of every exam of the patient
+        "laterality": pl.String,  # null: of both sides
+        "attribute": pl.String,
+        "value": pl.Int32,
+    }
+)
 REPORTS = pl.Schema(
     {
         "patient_id": pl.String,
@@ -83,6 +92,7 @@ class Annotations:
 
     findings: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FINDINGS))
     attributes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ATTRIBUTES))
+    breast_attributes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=BREAST_ATTRIBUTES))
     reports: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REPORTS))
     rejected: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECTED))
 
@@ -103,7 +113,7 @@ class Adapter:
         raise NotImplementedError
 
     def annotations(self, root: Path) -> Annotations:
-        """Return findings, image-level labels and reports."""
+        """Return findings, labels of images and of breasts, and reports."""
         del root
         return Annotations()
 
@@ -115,8 +125,25 @@ def is_safe_id(identifier: str | None) -> bool:
 
 def to_attributes(wide: pl.DataFrame) -> pl.DataFrame:
     """Turn a table of image_id and one column per attribute into ``ATTRIBUTES``; nulls are left out."""
-    long = wide.unpivot(index="image_id", variable_name="attribute", value_name="value").drop_nulls("value")
-    return long.cast(dict(ATTRIBUTES.items()))
+    return _to_long(wide, ATTRIBUTES)
+
+
+def to_breast_attributes(wide: pl.DataFrame) -> pl.DataFrame:
+    """Turn a table of patient_id, study_id, laterality and one column per attribute into ``BREAST_ATTRIBUTES``."""
+    return _to_long(wide, BREAST_ATTRIBUTES)
+
+
+def _to_long(wide: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    keys = list(schema)[:-2]
+    long = wide.unpivot(index=keys, variable_name="attribute", value_name="value").drop_nulls("value")
+    return long.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
+
+
+def most_urgent(birads: pl.Expr) -> pl.Expr:
+    """Return the BI-RADS category of the highest concern in a group, in the order 1, 2, 3, 0, 4, 5, 6."""
+    order = [1, 2, 3, 0, 4, 5, 6]
+    rank = birads.replace_strict(order, list(range(7)), default=None, return_dtype=pl.Int32)
+    return rank.max().replace_strict(list(range(7)), order, return_dtype=pl.Int32)
 
 
 def label_findings(image_ids: pl.Series, findings: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""A CSV table of a data set: every cell is text until its column is read, and what cannot be read is told.
+"""A CSV or Excel table of a data set: every cell is text until its column is read, and what cannot be read is told.
 
 A cell that is not what its column should hold is left out, the rest of its row stays, and a row of ``REJECTED`` says
 which one it was. The value itself is not repeated there: in a shifted table it may be a name.
@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import fastexcel
 import polars as pl
 
 from mammoclip.errors import DatasetError
@@ -41,7 +42,7 @@ class Sheet:
         """
         self.name = name
         self._rejected: list[pl.DataFrame] = []
-        self.frame = read_csv(root / name, required, separator)
+        self.frame = read_table(root / name, required, separator)
         again = ~pl.struct(pl.exclude("_row")).is_first_distinct()
         self.note(again, "duplicate_row", "equal to an earlier row in every column; it counts once")
 
@@ -127,28 +128,19 @@ def parse_lists(text: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(_LIST)).then(elements)
 
 
-def read_csv(path: Path, required: Sequence[str], separator: str = ",") -> pl.DataFrame:
-    """Read a CSV with every column as text, and ``_row``, the number of each row; blank lines are left out.
+def read_table(path: Path, required: Sequence[str], separator: str = ",") -> pl.DataFrame:
+    """Read a CSV, or the first sheet of an .xlsx file, with every column as text; blank lines are left out.
 
-    Encodings: UTF-8 or UTF-16 with or without byte order mark; bytes that are no UTF-8 are read as Windows-1252, and
-    the log says how many there were.
+    ``_row`` is the number of each row. Encodings of a CSV: UTF-8 or UTF-16 with or without byte order mark; bytes that
+    are no UTF-8 are read as Windows-1252, and the log says how many there were.
 
     Raises:
-        DatasetError: if the file or one of the ``required`` columns is missing, or the file is not a CSV.
+        DatasetError: if the file or one of the ``required`` columns is missing, or the file is not what its name says.
     """
     if not path.is_file():
         raise DatasetError(f"{path} is missing; the data set's root should hold it")
-    try:
-        try:
-            frame = _parse(path, separator)
-        except pl.exceptions.PolarsError:
-            text = _decode(path)
-            if text is None:
-                raise
-            frame = _parse(io.BytesIO(text.encode()), separator)
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise DatasetError(f"{path} is not a readable CSV ({reason}); save it as comma-separated UTF-8") from None
+    frame = _parse_excel(path) if path.suffix == ".xlsx" else _parse_csv(path, separator)
+    frame = frame.with_row_index("_row", offset=2)
     for column in required:
         if column not in frame.columns:
             found = ", ".join(name for name in frame.columns if name != "_row")
@@ -156,9 +148,25 @@ def read_csv(path: Path, required: Sequence[str], separator: str = ",") -> pl.Da
     return frame.filter(~pl.all_horizontal(pl.exclude("_row").is_null()))
 
 
-def _parse(source: Path | io.BytesIO, separator: str) -> pl.DataFrame:
-    frame = pl.read_csv(source, infer_schema=False, separator=separator)
-    return frame.with_row_index("_row", offset=2)
+def _parse_excel(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_excel(path, infer_schema_length=0)
+    except (pl.exceptions.PolarsError, fastexcel.FastExcelError) as error:
+        raise DatasetError(f"{path} is not a readable .xlsx file ({str(error).splitlines()[0]})") from None
+
+
+def _parse_csv(path: Path, separator: str) -> pl.DataFrame:
+    try:
+        try:
+            return pl.read_csv(path, infer_schema=False, separator=separator)
+        except pl.exceptions.PolarsError:
+            text = _decode(path)
+            if text is None:
+                raise
+            return pl.read_csv(io.BytesIO(text.encode()), infer_schema=False, separator=separator)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise DatasetError(f"{path} is not a readable CSV ({reason}); save it as comma-separated UTF-8") from None
 
 
 def _decode(path: Path) -> str | None:

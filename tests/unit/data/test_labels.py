@@ -3,7 +3,7 @@ from typing import Any
 import polars as pl
 
 from mammoclip.artifacts import FINDING_NAMES, LABELS
-from mammoclip.data.labels import make_labels, settle_attributes
+from mammoclip.data.labels import make_labels, settle_attributes, spread_over_images
 from mammoclip.datasets import base
 
 IMAGES = pl.DataFrame(
@@ -74,6 +74,19 @@ def test_a_report_that_contradicts_the_tables_is_told_once() -> None:
     assert set(settled.attributes["value"]) == {0}
     assert settled.rejects.rows() == [
         ("reports.csv row 2", "contradictory_rows", "the report says another mass than the tables; the tables hold")
+    ]
+
+
+def test_labels_of_a_breast_are_those_of_its_images() -> None:
+    rows = [("p", "sp", "L", "birads", 4), ("p", None, None, "age", 50), ("q", "other", "L", "birads", 1)]
+    spread = spread_over_images(pl.DataFrame(rows, schema=base.BREAST_ATTRIBUTES, orient="row"), IMAGES)
+    assert sorted(spread.rows()) == [
+        ("pLCC", "age", 50),
+        ("pLCC", "birads", 4),
+        ("pLMLO", "age", 50),
+        ("pLMLO", "birads", 4),
+        ("pRCC", "age", 50),
+        ("pRMLO", "age", 50),
     ]
 
 

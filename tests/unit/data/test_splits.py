@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammoclip.data.splits import SplitFractions, assign_splits, find_shared_patients, patient_strata
+from mammoclip.datasets import base
+from mammoclip.datasets.base import Annotations
 from mammoclip.errors import DatasetError
 
 FRACTIONS = SplitFractions(validation=0.25, test=0.2, seed=1)
@@ -124,8 +128,13 @@ def test_given_splits_stay_under_stratification() -> None:
 def test_a_patients_stratum_is_its_largest_value() -> None:
     owners = pl.DataFrame({"image_id": ["a", "b", "c"], "patient_id": ["p", "p", "q"]})
     rows = [("a", "malignancy", 0), ("b", "malignancy", 1), ("c", "malignancy", 0), ("c", "density", 3)]
-    said = pl.DataFrame(rows, schema=["image_id", "attribute", "value"], orient="row")
+    said = Annotations(attributes=pl.DataFrame(rows, schema=base.ATTRIBUTES, orient="row"))
     assert sorted(patient_strata(owners, said, "malignancy").rows()) == [("p", 1), ("q", 0)]
+    breasts = pl.DataFrame([("q", None, "L", "malignancy", 1)], schema=base.BREAST_ATTRIBUTES, orient="row")
+    assert sorted(patient_strata(owners, replace(said, breast_attributes=breasts), "malignancy").rows()) == [
+        ("p", 1),
+        ("q", 1),
+    ]
     with pytest.raises(DatasetError, match="stratify_by is 'cancer', which no image has"):
         patient_strata(owners, said, "cancer")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammoclip.datasets.sheet import REJECTED, Sheet, parse_lists, read_csv
+from mammoclip.datasets.sheet import REJECTED, Sheet, parse_lists, read_table
 from mammoclip.errors import DatasetError
 
 
@@ -16,7 +16,7 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def rows(path: Path, required: list[str]) -> list[tuple[object, ...]]:
-    return read_csv(path, required).drop("_row").rows()
+    return read_table(path, required).drop("_row").rows()
 
 
 def sheet(tmp_path: Path, content: str) -> Sheet:
@@ -49,13 +49,13 @@ def test_bytes_of_windows_1252_among_utf_8_are_read_and_said(tmp_path: Path, cap
 
 
 def test_plain_utf_8_is_read_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    read_csv(write(tmp_path / "t.csv", "\ufeffid\né\n"), ["id"])
+    read_table(write(tmp_path / "t.csv", "\ufeffid\né\n"), ["id"])
     assert not caplog.records
 
 
 def test_a_field_may_hold_commas_quotes_and_line_breaks_and_rows_are_still_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", 'id,text\n1,"FINDINGS: none, ""benign"".\nIMPRESSION: 1"\n\n2,x\n')
-    assert read_csv(path, ["text"]).select("_row", "text").rows() == [
+    assert read_table(path, ["text"]).select("_row", "text").rows() == [
         (2, 'FINDINGS: none, "benign".\nIMPRESSION: 1'),
         (4, "x"),
     ]
@@ -63,24 +63,24 @@ def test_a_field_may_hold_commas_quotes_and_line_breaks_and_rows_are_still_count
 
 def test_a_cell_of_ten_megabytes_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", f"id,text\n1,{'word ' * 2_000_000}\n")
-    assert read_csv(path, ["text"])["text"].str.len_bytes().to_list() == [10_000_000]
+    assert read_table(path, ["text"])["text"].str.len_bytes().to_list() == [10_000_000]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=rf"{tmp_path}/t\.csv is missing"):
-        read_csv(tmp_path / "t.csv", [])
+        read_table(tmp_path / "t.csv", [])
 
 
 def test_a_missing_column_is_named_with_what_is_there(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "id,Text\n1,x\n")
     with pytest.raises(DatasetError, match=r"t\.csv has no column 'text'; found id, Text$"):
-        read_csv(path, ["id", "text"])
+        read_table(path, ["id", "text"])
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2,3\n", 'a,b\n"1,2\n'])
 def test_a_file_that_is_no_csv_is_named(tmp_path: Path, content: str) -> None:
     with pytest.raises(DatasetError, match=r"t\.csv is not a readable CSV .* save it as comma-separated UTF-8"):
-        read_csv(write(tmp_path / "t.csv", content), ["a"])
+        read_table(write(tmp_path / "t.csv", content), ["a"])
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
