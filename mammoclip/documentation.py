@@ -85,7 +85,8 @@ def _datasets() -> str:
     lines += ["", "## Layouts", "", "| adapter | images lie at | tables and notes |", "|---|---|---|"]
     for name, adapter in ADAPTERS.items():
         module = adapter.__module__.replace(".", "/")
-        lines.append(f"| `{name}` | `{adapter.layout}` | [`{module}.py`](../{module}.py) |")
+        layout = adapter.layout.replace("|", r"\|")
+        lines.append(f"| `{name}` | `{layout}` | [`{module}.py`](../{module}.py) |")
     cited = [adapter.source for adapter in ADAPTERS.values() if adapter.source.citation]
     lines += ["", "## Citations", ""]
     for source in cited:
