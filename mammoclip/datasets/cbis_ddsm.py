@@ -9,7 +9,8 @@ the two.
 
 - A mass is the finding ``mass``; calcifications are the label ``calcification``, and the finding
   ``suspicious_calcification`` where they are assessed as BI-RADS 4 or 5, which is what suspicious means there.
-- ``malignancy`` is 1 where an abnormality of the image is MALIGNANT, else 0; BI-RADS the most urgent assessment.
+- ``malignancy`` is 1 where an abnormality of the image is MALIGNANT, 0 where all are benign; BI-RADS the most urgent
+  assessment.
 - Some patients are in the test set of one abnormality and the training set of the other: they are tested.
 
 Without tables: ``<exam>/<image>.dcm``; side and view come from the DICOM header: Laterality (0020,0060) and
@@ -87,7 +88,10 @@ class CbisDdsm(base.Adapter):
             mass=pl.when((pl.col("kind") == "mass").any()).then(present),
             calcification=pl.when((pl.col("kind") == "calc").any()).then(present),
             suspicious_calcification=pl.when(suspicious.any()).then(present),
-            malignancy=pl.col("pathology").max(),
+            malignancy=pl.when((pl.col("pathology") == 1).any())
+            .then(present)
+            .when(pl.col("pathology").null_count() == 0)
+            .then(pl.lit(0, pl.Int32)),
             birads=base.most_urgent(pl.col("assessment")),
         )
         densities = table.select("image_id", density=pl.col("density") - 1)
@@ -177,7 +181,11 @@ def _read_masks(root: Path, table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataF
 
 def _mask_box(folder: Path) -> tuple[float, float, float, float]:
     """Return x_min, y_min, x_max, y_max of what is not 0 in the mask: the larger of the images in the folder."""
-    mask = pydicom.dcmread(max(sorted(folder.rglob("*.dcm")), key=_num_pixels)).pixel_array != 0
+    pixels = pydicom.dcmread(max(sorted(folder.rglob("*.dcm")), key=_num_pixels)).pixel_array
+    mask = pixels != 0
+    # Of a folder whose mask is missing, the larger image is the crop.
+    if (mask & (pixels != pixels.max())).any():
+        raise ValueError("not a mask")
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 

@@ -60,6 +60,12 @@ class Cmmd(base.Adapter):
             ~side.is_in(["L", "R"]).fill_null(False), "wrong_type", "LeftRight should be L or R; the row is left out"
         )
         kind = pl.col("abnormality").str.strip_chars().str.to_lowercase()
+        known = kind.is_in(["mass", "calcification", "both"])
+        sheet.note(
+            (kind != "") & ~known,
+            "wrong_type",
+            "abnormality should be mass, calcification or both; the cell is left out",
+        )
         present = pl.lit(1, pl.Int32)
         breasts = sheet.frame.select(
             patient_id="ID1",

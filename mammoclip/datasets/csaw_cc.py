@@ -45,7 +45,7 @@ class CsawCc(base.Adapter):
         """List the DICOM files below the root and join the table by file name."""
         frame = self._sheet(root).frame
         files = base.join_by_stem(root, root, frame)
-        return files.filter(pl.col("image_id").is_not_null() | pl.col("path").str.ends_with(".dcm"))
+        return files.filter(pl.col("image_id").is_not_null() | pl.col("path").str.ends_with(".dcm").fill_null(True))
 
     def annotations(self, root: Path) -> base.Annotations:
         """Return malignancy and age of each image."""

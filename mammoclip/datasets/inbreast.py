@@ -15,6 +15,7 @@ import plistlib
 import re
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 import polars as pl
 
@@ -107,7 +108,15 @@ def _read_outlines(root: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
                 for roi in image["ROIs"]
                 if (name := str(roi["Name"]).strip().lower()) in _OUTLINES
             ]
-        except (plistlib.InvalidFileException, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (
+            ExpatError,
+            plistlib.InvalidFileException,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OSError,
+        ) as error:
             detail = f"not a list of outlines ({type(error).__name__}): the findings of the image are unknown"
             rejected.append((path, "wrong_type", detail))
     findings = pl.DataFrame(rows, schema=base.FINDINGS, orient="row")

@@ -19,6 +19,7 @@ _SECTIONS = ("BREAST COMPOSITION", "FINDINGS", "IMPRESSION", "ASSESSMENT", "RECO
 _HEADING_WORD = {"BREAST COMPOSITION": "density: ", "ASSESSMENT": "assessment: "}
 _CONCERN = (1, 2, 3, 0, 4, 5, 6)
 _KEY_LENGTH = 4
+_SIZE = re.compile(r"\d+(?:\.\d+)?(?= ?[cm]m\b)")
 _CLAUSE_BREAK = re.compile(r"[;,:]|\b(?:but|while|whereas|and(?= (?:an?|no|in|on|the|there|bi)\b))\b")
 
 
@@ -57,7 +58,8 @@ Fact(attribute='birads', value=2, laterality=None)]
         heading = _HEADING_WORD.get(section, "")
         of_section: list[Fact] = []
         for sentence, sides in sentences_with_sides(sections[section]):
-            of_sentence = _sentence_facts(f"{heading}{sentence}".lower())
+            # Without their sizes many sentences are the same, and are read once.
+            of_sentence = _sentence_facts(_SIZE.sub("9", f"{heading}{sentence}".lower()))
             if len(sides) == 1:
                 (side,) = sides
                 of_sentence = tuple(Fact(fact.attribute, fact.value, side) for fact in of_sentence)
@@ -111,7 +113,8 @@ def _settle(attribute: str, own: Sequence[int], shared: Sequence[int]) -> int:
 def _sentence_facts(sentence: str) -> tuple[Fact, ...]:
     mentions = finding_mentions(sentence)
     said = [(category.start, category.attribute, category.value) for category in stated_categories(sentence)]
-    for mention, is_affirmed in zip(mentions, assertions(sentence, mentions), strict=True):
+    verdicts = assertions(sentence, mentions) if mentions else []
+    for mention, is_affirmed in zip(mentions, verdicts, strict=True):
         if is_affirmed is not None and not (is_affirmed and mention.only_if_denied):
             said.append((mention.start, mention.attribute, int(is_affirmed)))
     if not said:

@@ -161,6 +161,23 @@ def test_boxes_are_those_of_the_masks_and_a_damaged_one_is_told(root: Path) -> N
     ]
 
 
+def test_without_its_mask_a_crop_gives_no_box(root: Path) -> None:
+    folder = root / "CBIS-DDSM/Mass-Training_P_00001_LEFT_CC_1/1.3.8/1.3.9"
+    (folder / "1-2.dcm").unlink()
+    write_mask(folder / "1-1.dcm", np.arange(100).reshape(10, 10))
+    said = CbisDdsm().annotations(root)
+    assert said.findings["x_min"].null_count() == len(said.findings) == 4
+    assert ("mass_case_description_train_set.csv row 2", "bad_box") in said.rejected.select("path", "reason").rows()
+
+
+def test_an_image_is_benign_where_the_pathology_of_every_abnormality_is_known(root: Path) -> None:
+    path = root / "mass_case_description_train_set.csv"
+    path.write_text(path.read_text().replace("4,MALIGNANT", "4,PENDING"))
+    attributes = CbisDdsm().annotations(root).attributes.filter(attribute="malignancy")
+    assert "Mass-Training_P_00001_LEFT_CC" not in attributes["image_id"]
+    assert len(attributes) == 3
+
+
 def test_a_missing_table_or_column_is_named(root: Path) -> None:
     path = root / "calc_case_description_test_set.csv"
     path.write_text(path.read_text().replace("pathology", "diagnosis"))

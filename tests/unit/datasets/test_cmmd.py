@@ -71,6 +71,13 @@ def test_labels_are_those_of_a_breast(root: Path) -> None:
     ]
 
 
+def test_another_abnormality_is_told_and_the_rest_of_its_row_stays(root: Path) -> None:
+    write_table(root, [("D1-0001", "R", "44", "2", "distortion", "Benign", None)])
+    said = Cmmd().annotations(root)
+    assert said.rejected.select("path", "reason").rows() == [("CMMD_clinicaldata_revision.xlsx row 2", "wrong_type")]
+    assert set(said.breast_attributes["attribute"]) == {"malignancy", "age"}
+
+
 def test_a_table_that_is_missing_or_no_excel_file_or_lacks_a_column_is_named(root: Path) -> None:
     write_table(root, [row[1:] for row in ROWS], COLUMNS[1:])
     with pytest.raises(DatasetError, match=r"revision\.xlsx has no column 'ID1'; found LeftRight"):

@@ -36,6 +36,12 @@ def test_files_anywhere_below_the_root_join_the_table_by_name(root: Path) -> Non
     ]
 
 
+def test_a_row_without_a_file_name_is_not_forgotten(root: Path) -> None:
+    (root / "CSAW-CC_breast_cancer_screening_data.csv").write_text(TABLE.replace("00001_2012_L_CC_1.dcm", ""))
+    files = CsawCc().files(root)
+    assert files.filter(study_id="1-2012").select("path", "image_id").rows() == [(None, None)]
+
+
 def test_malignancy_is_of_the_breast_and_exam_in_which_the_cancer_was_found(root: Path) -> None:
     said = CsawCc().annotations(root)
     assert said.attributes.schema == base.ATTRIBUTES

@@ -76,6 +76,35 @@ def test_a_finding_of_both_sides_or_of_none_is_one_of_each(root: Path) -> None:
     assert found["300", "L"] == found["300", "R"] == {"no_finding": 1, "birads": 1, "age": 44}
 
 
+def write_clinical(root: Path, *rows: str) -> None:
+    header = "empi_anon,acc_anon,side,bside,asses,tissueden,massshape,calcfind,calcdistri,path_severity"
+    (root / "tables" / "EMBED_OpenData_clinical.csv").write_text("\n".join([header, *rows]))
+
+
+@pytest.mark.parametrize("assessment", ["", "X"])
+def test_without_an_assessment_nothing_is_known_to_be_absent(root: Path, assessment: str) -> None:
+    write_clinical(root, f"100,900,L,,{assessment},3,,,,", "100,900,R,,N,3,,,,", f"100,900,R,,{assessment},3,,,,")
+    assert labels(root) == {("100", "L"): {"density": 2}, ("100", "R"): {"birads": 1, "density": 2}}
+    assert "wrong_type" not in Embed().annotations(root).rejected["reason"]
+
+
+@pytest.mark.parametrize(
+    ("side", "biopsied", "malignant"),
+    [("L", "", ["L"]), ("L", "R", ["R"]), ("B", "R", ["R"]), ("", "L", ["L"]), ("L", "B", ["L", "R"]), ("B", "", [])],
+)
+def test_a_pathology_is_of_the_side_of_the_biopsy(root: Path, side: str, biopsied: str, malignant: list[str]) -> None:
+    write_clinical(root, f"100,900,{side},{biopsied},S,3,X,,,1.0")
+    assert [breast for (_, breast), found in labels(root).items() if "malignancy" in found] == malignant
+    told = Embed().annotations(root).rejected.filter(reason="wrong_type")["path"].to_list()
+    assert told == ([] if malignant else ["tables/EMBED_OpenData_clinical.csv row 2"])
+
+
+def test_a_finding_of_another_side_is_left_out_and_told(root: Path) -> None:
+    write_clinical(root, "100,900,Left,,S,3,X,,,", "100,900,R,,B,3,,,G,")
+    assert labels(root) == {("100", "R"): {"calcification": 1, "birads": 2, "density": 2}}
+    assert "tables/EMBED_OpenData_clinical.csv row 2" in Embed().annotations(root).rejected["path"]
+
+
 def test_implants_are_those_of_the_metadata(root: Path) -> None:
     attributes = Embed().annotations(root).attributes
     assert dict(attributes.filter(attribute="implant").select("image_id", "value").rows()) == {
@@ -94,6 +123,33 @@ def test_regions_of_interest_are_boxes_where_the_breast_has_one_kind_of_finding(
     assert said.rejected.select("path", "reason").rows() == [
         ("tables/EMBED_OpenData_metadata.csv row 6", "unknown_finding")
     ]
+
+
+@pytest.mark.parametrize("other", ["F,,", "Y,,", ",A,", ",,G"])
+def test_a_region_is_no_box_where_the_breast_has_another_finding_too(root: Path, other: str) -> None:
+    write_clinical(root, "100,900,L,,S,3,X,,,", f"100,900,L,,S,3,{other},")
+    said = Embed().annotations(root)
+    assert said.findings.is_empty()
+    assert said.rejected["reason"].to_list() == ["unknown_finding"] * 3
+
+
+@pytest.mark.parametrize(
+    ("cell", "boxes", "told"),
+    [
+        ("([1224, 172, 1457, 559], [10, 20, 30, 40])", [(172, 1224, 559, 1457), (20, 10, 40, 30)], []),
+        ("((1, 2, 3), (10, 20, 30, 40))", [(20, 10, 40, 30)], ["bad_box"]),
+        ("((1.5, 2, 3, 4),)", [], ["bad_box"]),
+        ("", [], []),
+    ],
+)
+def test_regions_have_either_bracket_and_what_is_no_region_is_told(
+    root: Path, cell: str, boxes: list[tuple[int, ...]], told: list[str]
+) -> None:
+    path = root / "tables" / "EMBED_OpenData_metadata.csv"
+    path.write_text(METADATA.replace("((1204, 567, 1390, 742),)", cell))
+    said = Embed().annotations(root)
+    assert said.findings.filter(image_id="1.2.3.1").select(base.BOX).rows() == boxes
+    assert said.rejected.filter(pl.col("path").str.ends_with("row 2"))["reason"].to_list() == told
 
 
 def test_regions_are_read_and_never_evaluated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
