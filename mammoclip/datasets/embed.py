@@ -60,7 +60,7 @@ class Embed(base.Adapter):
         labels="BI-RADS, density, mass, asymmetries, distortion, calcification, malignancy by pathology, implant, age",
         weights_may_be_released=False,
     )
-    layout = "images/cohort_<n>/<patient>/<study>/<image>.dcm"
+    layout = "images/cohort_<n>/<patient>/<study>/<series>/<image>.dcm"
 
     def files(self, root: Path) -> pl.DataFrame:
         """List ``images/`` and join the metadata by the name of the file; other types than mammograms are left out."""
@@ -151,12 +151,11 @@ def _label_breasts(findings: pl.DataFrame) -> pl.DataFrame:
 
 
 def _label_biopsies(sheet: Sheet) -> pl.DataFrame:
+    """Return malignancy by pathology, of the breast that was biopsied."""
     one_side = pl.when(pl.col("side") != "B").then("side")
     side = pl.coalesce(pl.when(pl.col("bside").is_in(["L", "R", "B"])).then("bside"), one_side)
     biopsied, severity = pl.col("path_severity").is_not_null(), pl.col("path_severity")
-    sheet.drop(
-        biopsied & side.is_null(), "wrong_type", "the pathology is of neither the left nor the right; it is left out"
-    )
+    sheet.drop(biopsied & side.is_null(), "wrong_type", "no column names the side of the pathology; it is left out")
     return (
         _spread(sheet.frame.filter(biopsied), side)
         .group_by(_KEYS, maintain_order=True)

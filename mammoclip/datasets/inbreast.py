@@ -101,22 +101,15 @@ def _read_outlines(root: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
             continue
         try:
             with (root / path).open("rb") as file:
-                images = plistlib.load(file)["Images"]  # refuses entities, which could grow without end
+                # Refuses entities, which could grow without end; the binary form can claim any length.
+                images = plistlib.load(file, fmt=plistlib.FMT_XML)["Images"]
             rows += [
                 (Path(path).stem, _OUTLINES[name], None, *_bounding_box(roi["Point_px"]), path)
                 for image in images
                 for roi in image["ROIs"]
                 if (name := str(roi["Name"]).strip().lower()) in _OUTLINES
             ]
-        except (
-            ExpatError,
-            plistlib.InvalidFileException,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            OSError,
-        ) as error:
+        except (ExpatError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
             detail = f"not a list of outlines ({type(error).__name__}): the findings of the image are unknown"
             rejected.append((path, "wrong_type", detail))
     findings = pl.DataFrame(rows, schema=base.FINDINGS, orient="row")

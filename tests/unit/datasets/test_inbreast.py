@@ -79,7 +79,9 @@ BOMB = b"""<?xml version="1.0"?><!DOCTYPE plist [<!ENTITY a "aaaaaaaaaa"><!ENTIT
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no plist", b"<plist><dict></dict></plist>", BOMB, plistlib.dumps({"Images": []})[:-20], plistlib.dumps({"Images": [{"ROIs": [1]}]}),
+    "content", [b"", b"no plist", b"<plist><dict></dict></plist>", BOMB,
+                plistlib.dumps({"Images": []})[:-20], plistlib.dumps({"Images": []}, fmt=plistlib.FMT_BINARY),
+                b'<?xml version="1.0" encoding="UTE-8"?><plist/>', plistlib.dumps({"Images": [{"ROIs": [1]}]}),
                 plistlib.dumps({"Images": [{"ROIs": [outline("Mass", "(1, 2, 3)")]}]}),
                 plistlib.dumps({"Images": [{"ROIs": [outline("Mass")]}]}), plistlib.dumps([1])]
 )  # fmt: skip
