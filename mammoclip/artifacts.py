@@ -219,6 +219,7 @@ LABELS = Table(
     {
         **_IDS,
         "split": IMAGES.columns["split"],
+        "given_split": INDEX.columns["split"],
         "fold": INDEX.columns["fold"],
         **{
             name: Column(pl.Int32, "1 present, 0 absent, null unknown", nullable=True)

@@ -100,7 +100,7 @@ def make_labels(images: pl.DataFrame, findings: pl.DataFrame, labels: pl.DataFra
     other labels are the image's.
 
     Args:
-        images: the table ``images``.
+        images: the table ``images`` with ``given_split``, the data set's own.
         findings: columns of ``datasets.base.FINDINGS``, boxes already in pixels of the PNG.
         labels: wide, as of ``Settled.labels``.
         mode: see above; a data set without a table of findings has a row per image in both.

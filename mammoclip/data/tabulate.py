@@ -71,6 +71,7 @@ def tabulate_dataset(
     splits = assign_splits(index, fractions, strata)
     images = placed.drop("split").join(splits, on="patient_id").select(list(IMAGES.columns)).sort("image_id")
     sizes = index.select("image_id", "rows", "columns")
+    given = index.select("image_id", given_split="split")
     findings, box_rejects = _place(annotations.findings, images.join(sizes, on="image_id"), mode)
     reports = read_reports(annotations.reports, images, mode, processes)
     of_breasts = spread_over_images(annotations.breast_attributes, images)
@@ -83,7 +84,7 @@ def tabulate_dataset(
         "images": images,
         "findings": boxes.with_columns(**named).select(list(FINDINGS.columns)).sort("image_id", "finding", *BOX),
         "attributes": settled.attributes.with_columns(**named).select(list(ATTRIBUTES.columns)),
-        "labels": make_labels(images, findings, settled.labels, mode),
+        "labels": make_labels(images.join(given, on="image_id"), findings, settled.labels, mode),
         "reports": reports.sections.with_columns(**named).select(list(REPORTS.columns)),
         "breasts": make_breasts(images, partial, settled.table, reports.sections, mode),
     }

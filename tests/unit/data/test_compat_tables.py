@@ -103,10 +103,8 @@ def test_vindr_rows_are_those_of_the_reference(tmp_path: Path) -> None:
             row["laterality"],
             row["view_position"],
         )
-        assert (
-            label["split"] == {"test": "test"}.get(row["split"], label["split"]) != row["split"]
-            or row["split"] == "test"
-        )
+        assert label["given_split"] == {"training": "train"}.get(row["split"], row["split"])
+        assert (label["split"] == "test") == (row["split"] == "test")
         assert label["density"] == "ABCD".index(row["breast_density"][-1])
         assert label["birads"] == int(row["breast_birads"][-1])
         present = {name.lower().replace(" ", "_") for name in names_of(row)}
