@@ -170,12 +170,20 @@ class Augmentation(Section):
 
 
 class LossWeights(Section):
-    """Weights of the multi-view objective (reference: section 4 of the method's description)."""
+    """The objective and the weights of its terms (paper: multi-view supervision)."""
+
+    objective: Literal["multi_view", "convirt"] = Field(
+        default="multi_view",
+        description="multi_view: two images and two texts; convirt: the plain baseline, one of each",
+    )
 
     image_text: float = Field(default=1.0, ge=0, description="weight of the mean of image-to-text and text-to-image")
     image_image: float = Field(default=1.0, ge=0, description="weight of the image-to-image term")
     text_text: float = Field(default=0.5, ge=0, description="weight of the text-to-text term")
     mask_equal_texts: bool = Field(default=False, description="equal texts in a batch are not negatives of each other")
+    mask_same_patient: bool = Field(
+        default=False, description="examples of one patient in a batch are not negatives of each other"
+    )
 
 
 class Run(Section):
@@ -211,7 +219,14 @@ class PretrainSection(Section):
     height_px: PositiveInt = Field(default=1520, description="image height at the encoder, in pixels")
     width_px: PositiveInt = Field(default=912, description="image width at the encoder, in pixels")
     max_tokens: int = Field(default=256, gt=2, le=512, description="longest text, in tokens")
-    batch_size: PositiveInt = Field(default=8, description="image-text examples per process and optimiser step")
+    global_batch_size: PositiveInt = Field(
+        default=8, description="image-text examples per optimiser step, over all processes: negatives of each other"
+    )
+    micro_batch_size: PositiveInt | None = Field(
+        default=None,
+        description="examples that a process embeds at a time, to save memory: the gradient is that of the whole "
+        "batch; null: all of its own",
+    )
     num_epochs: PositiveInt = Field(default=10, description="passes over the training breasts (paper: 10)")
     warmup_epochs: float = Field(default=1.0, ge=0, description="linear warm-up, in epochs")
     learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of AdamW")

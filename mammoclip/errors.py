@@ -27,6 +27,12 @@ class ModelError(MammoClipError):
     """A model or its weights cannot be built or loaded."""
 
 
+class Interrupted(MammoClipError):
+    """The work was asked to stop and has kept what was done; the same command goes on from there."""
+
+    EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
 class RejectedInput(MammoClipError):
     """One input cannot be used; the stage counts it and goes on.
 

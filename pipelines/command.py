@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mammoclip.config import Section, parse_section
-from mammoclip.errors import ConfigError, MammoClipError
+from mammoclip.errors import ConfigError, Interrupted, MammoClipError
 
 S = TypeVar("S", bound=Section)
 
@@ -37,6 +37,9 @@ def run_stage(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace
     log = logging.getLogger("pipelines")
     try:
         run(arguments)
+    except Interrupted as error:
+        logging.getLogger("mammoclip.stopped").warning("%s", error)
+        sys.exit(error.EXIT_CODE)
     except MammoClipError as error:
         log.exception("stage failed")
         sys.exit(f"Error: {error}")

@@ -33,6 +33,7 @@ class Example:
     image_2: Image
     text_1: str
     text_2: str
+    patient: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Breast:
     mlo_image_ids: tuple[str, ...]
     captions: Captions
     dataset: str = ""
+    patient: str = ""  # ``<dataset>/<patient_id>``
 
     @property
     def side(self) -> str:
@@ -62,6 +64,7 @@ def trainable_breasts(breasts: pl.DataFrame, split: str) -> list[Breast]:
             tuple(f"{row['dataset']}/{i}" for i in row["mlo_image_ids"]),
             captions,
             row["dataset"],
+            f"{row['dataset']}/{row['patient_id']}",
         )
         for row in breasts.filter(pl.col("split") == split).iter_rows(named=True)
         if (captions := _captions(row)) and (row["cc_image_ids"] or row["mlo_image_ids"])
@@ -136,7 +139,8 @@ class PairSampler:
         captions = self.breasts[self._donors(epoch)[index]].captions if self._donors else breast.captions
         if self._strength is None:
             ids = [*breast.cc_image_ids[:1], *breast.mlo_image_ids[:1]]
-            return Example(self._read_image(ids[0]), self._read_image(ids[-1]), *self._captions.first(captions))
+            texts = self._captions.first(captions)
+            return Example(self._read_image(ids[0]), self._read_image(ids[-1]), *texts, breast.patient)
         rng = np.random.default_rng([self._seed, 3, epoch, index])
         ids = _draw_images(breast, rng)
         text_1, text_2 = self._captions.draw(captions, rng)
@@ -145,7 +149,7 @@ class PairSampler:
             images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
             text_1, text_2 = swap_sides(text_1), swap_sides(text_2)
         image_1, image_2 = (augment(image, self._strength, rng) for image in images)
-        return Example(image_1, image_2, text_1, text_2)
+        return Example(image_1, image_2, text_1, text_2, breast.patient)
 
     def _draw_donors(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return for each breast the one that lends its texts: the next one in a random order of its side."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mammoclip.data.pairs import Example, PairSampler
+from mammoclip.errors import ConfigError
 from mammoclip.models import tokenise
 
 
@@ -21,17 +22,55 @@ from mammoclip.models import tokenise
 class Batch:
     """B examples, the first views and texts of all, then the second ones, so that an encoder runs once.
 
-    Images: uint8, 2B x H x W. Token ids and mask: int64, 2B x T. Text identities: int64, 2B.
+    Images: uint8, 2B x H x W. Token ids and mask: int64, 2B x T. Identities of texts and patients: int64, 2B.
     """
 
     images: Tensor
     input_ids: Tensor
     attention_mask: Tensor
     text_ids: Tensor
+    patient_ids: Tensor
+
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.images) // 2
+
+    def parts(self, size: int) -> list[Batch]:
+        """Return the batch in parts of ``size`` examples, the last one smaller where it does not divide."""
+        tensors = [getattr(self, field.name) for field in fields(self)]
+        first, second = ([tensor.chunk(2)[view].split(size) for tensor in tensors] for view in (0, 1))
+        return [
+            Batch(*(torch.cat(views) for views in zip(one, other, strict=True)))
+            for one, other in zip(zip(*first, strict=True), zip(*second, strict=True), strict=True)
+        ]
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
         return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def batch_sizes(global_batch_size: int, micro_batch_size: int | None, world_size: int) -> tuple[int, int]:
+    """Return how many examples a process has in a step, and how many of them it embeds at a time.
+
+    Raises:
+        ConfigError: shows the arithmetic when the sizes do not divide.
+
+    >>> batch_sizes(512, 16, 4)
+    (128, 16)
+    """
+    own, rest = divmod(global_batch_size, world_size)
+    if rest or not own:
+        raise ConfigError(
+            f"pretrain.global_batch_size: {global_batch_size} examples over {world_size} processes are "
+            f"{global_batch_size / world_size:.2f} each; choose a multiple of {world_size}"
+        )
+    micro = micro_batch_size or own
+    if own % micro:
+        raise ConfigError(
+            f"pretrain.micro_batch_size: the {own} examples of a process ({global_batch_size} / {world_size}) are "
+            f"{own / micro:.2f} times {micro}; choose a divisor of {own}"
+        )
+    return own, micro
 
 
 def num_batches(num_examples: int, batch_size: int, world_size: int) -> int:
@@ -73,6 +112,11 @@ def iterate_batches(
 def _collate(examples: list[Example], tokenizer: Any) -> Batch:
     images = [e.image_1 for e in examples] + [e.image_2 for e in examples]
     texts = [e.text_1 for e in examples] + [e.text_2 for e in examples]
-    digests = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
-    ids = [int.from_bytes(digest, "big", signed=True) for digest in digests]
-    return Batch(torch.from_numpy(np.stack(images)), *tokenise(tokenizer, texts), torch.tensor(ids))
+    patients = _identify([e.patient for e in examples] * 2)
+    return Batch(torch.from_numpy(np.stack(images)), *tokenise(tokenizer, texts), _identify(texts), patients)
+
+
+def _identify(names: list[str]) -> Tensor:
+    """Return an int64 for each name, the same in every process."""
+    digests = [hashlib.sha256(name.encode()).digest()[:8] for name in names]
+    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])

@@ -51,6 +51,15 @@ def decide_together(value: int) -> int:
     return int(decided)
 
 
+def largest_over_processes(value: int) -> int:
+    """Return the largest value of all processes, in every process: what one is asked to do, all do."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    largest = torch.tensor([value], device="cuda" if torch.cuda.is_available() else "cpu")
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
 def mean_over_processes(values: Tensor) -> Tensor:
     """Return the mean of ``values`` over all processes, without gradient."""
     mean = values.detach().clone()

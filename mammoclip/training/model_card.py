@@ -21,7 +21,7 @@ Mammo-CLIP model trained with mammoclip. **Research software: not a medical devi
 | image size | {section.height_px} x {section.width_px} px |
 | data sets seen in training | {datasets} |
 | epochs | {epochs} |
-| batch size, processes | {section.batch_size}, {processes} |
+| batch size, processes | {section.global_batch_size}, {processes} |
 | best validation loss | {best} |
 
 {sources}

@@ -18,18 +18,21 @@ from torch import Tensor
 from mammoclip.artifacts import STEPS, atomic_path
 from mammoclip.config import PretrainSection
 from mammoclip.data.pairs import PairSampler
-from mammoclip.errors import ModelError
-from mammoclip.models import MammoClip, normalise
-from mammoclip.training.batches import Batch, iterate_batches, num_batches
-from mammoclip.training.distributed import decide_together, gather_with_gradient, mean_over_processes
-from mammoclip.training.objective import contrastive_loss
+from mammoclip.errors import Interrupted, ModelError
+from mammoclip.models import MammoClip
+from mammoclip.training.batches import Batch, batch_sizes, iterate_batches, num_batches
+from mammoclip.training.distributed import largest_over_processes, mean_over_processes
+from mammoclip.training.interruption import StopRequest, stop_requests
 from mammoclip.training.resume import load_checkpoint, save_checkpoint
 from mammoclip.training.schedule import learning_rate_factor
+from mammoclip.training.step import Stepper
+from mammoclip.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
 _TERMS = ("loss", "image_text", "image_image", "text_text")
 _BEST = "best.safetensors"
+_STOP = 2  # a due checkpoint is 1
 
 
 @dataclass(frozen=True)
@@ -54,62 +57,86 @@ def train(model: MammoClip, job: Job) -> pl.DataFrame:
     dropout as one that was not interrupted, because all of them depend on (seed, epoch, step) alone.
 
     Raises:
+        ConfigError: if the batch sizes do not divide.
+        Interrupted: if the run was asked to stop (SIGTERM, SIGUSR1); the same call goes on from its checkpoint.
         ModelError: if there is less than one batch, or the loss is not finite.
     """
     section = job.section
-    per_epoch = num_batches(len(job.training), section.batch_size, job.world_size)
+    own, micro = batch_sizes(section.global_batch_size, section.micro_batch_size, job.world_size)
+    per_epoch = num_batches(len(job.training), own, job.world_size)
     if per_epoch == 0:
         raise ModelError(
-            f"{len(job.training)} training breasts do not fill one batch of pretrain.batch_size={section.batch_size} "
-            f"x {job.world_size} processes; lower pretrain.batch_size"
+            f"{len(job.training)} training breasts do not fill one batch of "
+            f"pretrain.global_batch_size={section.global_batch_size}; lower it"
         )
     if len(job.validation) < job.world_size:
         raise ModelError(
             f"{len(job.validation)} validation breasts are fewer than {job.world_size} processes; "
             "raise tabulate.validation_fraction"
         )
-    engine = _engine(model, job)
+    engine = _engine(model, job, micro, own // micro)
+    stepper = Stepper(engine, section.loss, micro, job.seed, job.rank)
     state = load_checkpoint(engine, job.work, job.rank) or {"step": 0, "rows": [], "best": float("inf")}
     if state["step"]:
         log.info("pretrain: resuming after step %d", state["step"])
-    warmup = round(section.warmup_epochs * per_epoch)
     total = section.num_epochs * per_epoch
-    saved = time.monotonic()
-    while state["step"] < total:
-        epoch, first_batch = divmod(state["step"], per_epoch)
-        engine.train()
-        for batch in _batches(job, job.training, section.batch_size, epoch, first_batch):
-            factor = learning_rate_factor(state["step"], total, warmup)
-            for group in engine.optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
-            torch.manual_seed((job.seed * 1_000_003 + state["step"]) * job.world_size + job.rank)
-            terms = _terms(engine, batch, job)
-            engine.backward(terms["loss"])
-            engine.step()
-            state["step"] += 1
-            rate = section.learning_rate * factor
-            _record(state["rows"], "train", epoch, state["step"], [terms], model=model, learning_rate=rate)
-            if state["step"] % 10 == 0 or state["step"] == total:
-                loss = float(terms["loss"].detach())
-                log.info("pretrain: epoch %d, step %d/%d, loss %.3f", epoch + 1, state["step"], total, loss)
-            due = decide_together(time.monotonic() - saved > section.checkpoint_minutes * 60)
-            # After the last step of an epoch a resume would skip its validation; a checkpoint follows that anyway.
-            if due and state["step"] % per_epoch:
-                save_checkpoint(engine, state, job.work, job.rank)
-                saved = time.monotonic()
-        loss = _validate(engine, model, job, epoch, state)
-        if loss < state["best"]:
-            state["best"] = loss
-            if job.rank == 0:
-                with atomic_path(job.work / _BEST) as temporary:
-                    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
-        save_checkpoint(engine, state, job.work, job.rank)
-        saved = time.monotonic()
+    watch = Watch(total, 2 * section.global_batch_size)
+    with stop_requests() as stop:
+        while state["step"] < total:
+            _train_epoch(stepper, model, job, state, per_epoch, watch, stop)
+            loss = _validate(stepper, model, job, own, state)
+            if loss < state["best"]:
+                state["best"] = loss
+                if job.rank == 0:
+                    with atomic_path(job.work / _BEST) as temporary:
+                        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
+            save_checkpoint(engine, state, job.work, job.rank)
     model.load_state_dict(load_file(job.work / _BEST))
     return pl.DataFrame(state["rows"], schema=STEPS.schema, orient="row")
 
 
-def _engine(model: MammoClip, job: Job) -> Any:
+def _train_epoch(
+    stepper: Stepper,
+    model: MammoClip,
+    job: Job,
+    state: dict[str, Any],
+    per_epoch: int,
+    watch: Watch,
+    stop: StopRequest,
+) -> None:
+    """Make the steps that are left of an epoch.
+
+    Raises:
+        Interrupted: the run was asked to stop; a checkpoint of the last step is written.
+    """
+    section, engine = job.section, stepper.engine
+    total = section.num_epochs * per_epoch
+    warmup = round(section.warmup_epochs * per_epoch)
+    epoch, first_batch = divmod(state["step"], per_epoch)
+    own = section.global_batch_size // job.world_size
+    saved = time.monotonic()
+    engine.train()
+    for batch in watch.waiting(_batches(job, job.training, own, epoch, first_batch)):
+        factor = learning_rate_factor(state["step"], total, warmup)
+        for group in engine.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        terms = stepper.train(batch, state["step"])
+        state["step"] += 1
+        rate = section.learning_rate * factor
+        means = _record(state["rows"], "train", epoch, state["step"], [terms], model=model, learning_rate=rate)
+        watch.step(epoch, state["step"], means, state["rows"][-1][-1], rate)
+        # The clock of process 0 alone decides; a request to stop may reach any process.
+        due = job.rank == 0 and time.monotonic() - saved > section.checkpoint_minutes * 60
+        wanted = largest_over_processes(_STOP if stop.received else int(due))
+        # After the last step of an epoch a resume would skip its validation; a checkpoint follows that anyway.
+        if wanted and state["step"] % per_epoch:
+            save_checkpoint(engine, state, job.work, job.rank)
+            saved = time.monotonic()
+        if wanted == _STOP:
+            raise Interrupted(f"pretraining was asked to stop after step {state['step']} of {total}; run it again")
+
+
+def _engine(model: MammoClip, job: Job, micro_batch_size: int, num_parts: int) -> Any:
     import deepspeed  # noqa: PLC0415  (seconds to import, and only training needs it)
 
     section = job.section
@@ -123,7 +150,8 @@ def _engine(model: MammoClip, job: Job) -> Any:
     optimizer = torch.optim.AdamW(groups, lr=section.learning_rate, weight_decay=section.weight_decay)
     config = {
         **job.deepspeed,
-        "train_micro_batch_size_per_gpu": section.batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": num_parts,
         "bf16": {"enabled": torch.cuda.is_available()},
     }
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
@@ -143,40 +171,18 @@ def _batches(job: Job, sampler: PairSampler, batch_size: int, epoch: int = 0, fi
     )
 
 
-def _terms(engine: Any, batch: Batch, job: Job) -> dict[str, Tensor]:
-    weights = job.section.loss
-    batch = batch.to(engine.device)
-    images, texts, logit_scale = engine(normalise(batch.images), batch.input_ids, batch.attention_mask)
-    image_1, image_2 = images.float().chunk(2)
-    text_1, text_2 = texts.float().chunk(2)
-    ids_1, ids_2 = batch.text_ids.chunk(2)
-    return contrastive_loss(
-        image_1,
-        image_2,
-        text_1,
-        text_2,
-        logit_scale.float(),
-        image_text_weight=weights.image_text,
-        image_image_weight=weights.image_image,
-        text_text_weight=weights.text_text,
-        text_ids=(ids_1, ids_2) if weights.mask_equal_texts else None,
-        gather=gather_with_gradient,
-        first_row=job.rank * len(image_1),
-    )
-
-
-@torch.no_grad()
-def _validate(engine: Any, model: MammoClip, job: Job, epoch: int, state: dict[str, Any]) -> float:
-    engine.eval()
+def _validate(stepper: Stepper, model: MammoClip, job: Job, own: int, state: dict[str, Any]) -> float:
+    """Record and return the mean loss over the validation breasts after an epoch."""
+    stepper.engine.eval()
     if job.world_size > 1:
         for buffer in model.buffers():  # batch-norm statistics: validate the model that process 0 saves
             torch.distributed.broadcast(buffer, 0)
     per_process = len(job.validation) // job.world_size
     # As many batches as training would take, of equal size, so that next to no breast is left out of the last one.
-    batch_size = per_process // math.ceil(per_process / job.section.batch_size)
-    terms = [_terms(engine, batch, job) for batch in _batches(job, job.validation, batch_size)]
-    _record(state["rows"], "validation", epoch, state["step"], terms, model=model, learning_rate=None)
-    loss = float(state["rows"][-1][3])
+    size = per_process // math.ceil(per_process / own)
+    terms = [stepper.validate(batch) for batch in _batches(job, job.validation, size)]
+    epoch = state["rows"][-1][1]
+    loss = _record(state["rows"], "validation", epoch, state["step"], terms, model=model, learning_rate=None)["loss"]
     log.info("pretrain: epoch %d, validation loss %.3f", epoch + 1, loss)
     return loss
 
@@ -190,11 +196,12 @@ def _record(
     *,
     model: MammoClip,
     learning_rate: float | None,
-) -> None:
-    """Append a row of the ``steps`` table: means over batches and processes."""
-    values = torch.stack([torch.stack([term[name].detach() for name in _TERMS]) for term in terms])
+) -> dict[str, float]:
+    """Append a row of the ``steps`` table, and return its terms: means over batches and processes."""
+    values = torch.stack([torch.stack([term[name] for name in _TERMS]) for term in terms])
     means = mean_over_processes(values.double().mean(dim=0)).tolist()
     if means[0] != means[0] or means[0] == float("inf"):
         raise ModelError(f"the {split} loss is not finite at step {step}; lower pretrain.learning_rate")
     temperature = float(torch.exp(-model.logit_scale.detach()))
     rows.append((split, epoch, step, *means, learning_rate, temperature))
+    return dict(zip(_TERMS, means, strict=True))

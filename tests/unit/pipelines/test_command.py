@@ -16,7 +16,7 @@ import argparse
 import logging
 
 from mammoclip.config import PhantomCohort
-from mammoclip.errors import DatasetError
+from mammoclip.errors import DatasetError, Interrupted
 from pipelines.command import run_stage, section_argument
 
 
@@ -25,6 +25,8 @@ def run(arguments):
     logging.getLogger("some.library").warning("chatter of a library")
     if arguments.fail == "known":
         raise DatasetError("data/x has no folder 'images'; give another root")
+    if arguments.fail == "stop":
+        raise Interrupted("asked to stop after step 3 of 9; run it again")
     if arguments.fail == "bug":
         raise KeyError("internal detail")
 
@@ -80,6 +82,13 @@ def test_an_error_meant_for_people_is_one_sentence_on_the_screen_and_a_traceback
     assert finished.code == 1
     assert finished.screen == "  generating 3 patients\nError: data/x has no folder 'images'; give another root\n"
     assert "Traceback" in finished.log.read_text()
+
+
+def test_work_that_was_asked_to_stop_says_so_and_exits_with_a_code_that_means_try_again(tmp_path: Path) -> None:
+    finished = run_command(tmp_path, "--fail", "stop")
+    assert finished.code == 75
+    assert finished.screen == "  generating 3 patients\n  asked to stop after step 3 of 9; run it again\n"
+    assert "Traceback" not in finished.log.read_text()
 
 
 def test_a_bug_names_its_kind_and_the_log_that_holds_the_traceback(tmp_path: Path) -> None:

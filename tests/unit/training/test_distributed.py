@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -10,27 +9,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.unit.training import worker
+
 HERE = Path(__file__).parent
 CONFIGS = sorted((HERE.parents[2] / "workflow" / "deepspeed").glob("*.json"))
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TIMEOUT_SECONDS = 120
+DEFAULT = ("multi_view", True)
 
-
-def load_worker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("worker", HERE / "worker.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-worker = load_worker()
+Case = tuple[str, bool]  # objective, with masks
+each_case = pytest.mark.parametrize("case", worker.CASES)
 
 
 def run_processes(number: int, out: Path) -> list[dict[str, Any]]:
@@ -67,13 +61,17 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def expected() -> dict[str, Any]:
+def expected() -> dict[Case, dict[str, dict[str, Tensor]]]:
     """The same in this process, on the whole batch, with plain torch."""
-    model = worker.make_model()
-    terms = worker.loss_terms(model, 0, 1)
+    return {case: on_the_whole_batch(*case) for case in worker.CASES}
+
+
+def on_the_whole_batch(objective: str, masked: bool) -> dict[str, dict[str, Tensor]]:
+    model = worker.make_model(objective)
+    terms = worker.loss_terms(model, 0, 1, objective, masked)
     terms["loss"].backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    return {"model": model, "terms": {name: term.detach() for name, term in terms.items()}, "gradients": gradients}
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {"terms": {name: term.detach() for name, term in terms.items()}, "gradients": gradients}
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], atol: float = 1e-6) -> None:
@@ -116,27 +114,41 @@ def test_gathering_leaves_the_gradients_of_others_alone(found: list[dict[str, An
         assert torch.equal(process["gather"]["gradient_beside"], worker.gather_weights(rank, len(found)))
 
 
+@each_case
+@pytest.mark.parametrize("terms", ["terms", "cached_terms"])
 def test_the_mean_loss_of_processes_is_that_of_the_whole_batch(
-    found: list[dict[str, Any]], expected: dict[str, Any]
+    found: list[dict[str, Any]], expected: dict[Case, Any], case: Case, terms: str
 ) -> None:
-    means = {name: sum(f["terms"][name] for f in found) / len(found) for name in expected["terms"]}
-    assert_same(means, expected["terms"])
+    names = expected[case]["terms"]
+    means = {name: sum(f["cases"][case][terms][name] for f in found) / len(found) for name in names}
+    assert_same(means, expected[case]["terms"])
 
 
-def test_averaged_gradients_are_those_of_the_whole_batch(found: list[dict[str, Any]], expected: dict[str, Any]) -> None:
-    assert all(gradient.abs().max() > 1e-3 for gradient in expected["gradients"].values())
+@each_case
+def test_averaged_gradients_are_those_of_the_whole_batch(
+    found: list[dict[str, Any]], expected: dict[Case, Any], case: Case
+) -> None:
+    assert all(gradient.abs().max() > 1e-3 for gradient in expected[case]["gradients"].values())
     for process in found:
-        assert_same(process["gradients"], expected["gradients"])
+        assert_same(process["cases"][case]["gradients"], expected[case]["gradients"])
+
+
+@each_case
+def test_replayed_micro_batches_have_the_gradients_of_the_whole_batch(
+    found: list[dict[str, Any]], expected: dict[Case, Any], case: Case
+) -> None:
+    for process in found:
+        assert_same(process["cases"][case]["cached_gradients"], expected[case]["gradients"])
 
 
 @pytest.mark.parametrize("config", [path.name for path in CONFIGS])
 def test_the_deepspeed_engine_averages_to_the_gradients_of_the_whole_batch(
-    found: list[dict[str, Any]], expected: dict[str, Any], config: str
+    found: list[dict[str, Any]], expected: dict[Case, Any], config: str
 ) -> None:
     losses = [f["engines"][config]["loss"] for f in found]
-    torch.testing.assert_close(sum(losses) / len(found), expected["terms"]["loss"])
+    torch.testing.assert_close(sum(losses) / len(found), expected[DEFAULT]["terms"]["loss"])
     for process in found:
-        assert_same(process["engines"][config]["gradients"], expected["gradients"])
+        assert_same(process["engines"][config]["gradients"], expected[DEFAULT]["gradients"])
 
 
 @pytest.mark.parametrize("config", [path.name for path in CONFIGS])

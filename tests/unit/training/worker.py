@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +21,121 @@ from mammoclip.training.distributed import (
     start_processes,
     stop_processes,
 )
+from mammoclip.training.gradient_cache import loss_and_embedding_gradients
 
 NUM_EXAMPLES = 6
 LEARNING_RATE = 0.01
+CASES = list(product(("multi_view", "convirt", "siglip"), (False, True)))  # objective, with masks
 
 
 class TwoTowers(nn.Module):
     """As small as two towers get; like ``MammoClip`` it returns embeddings of both views and the logit scale."""
 
-    def __init__(self) -> None:
+    def __init__(self, biased: bool) -> None:
         super().__init__()
-        self.image = nn.Linear(7, 4)
-        self.text = nn.Linear(5, 4)
+        self.image = nn.Sequential(nn.Linear(7, 6), nn.Tanh(), nn.Dropout(0.5), nn.Linear(6, 4))
+        self.text = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Dropout(0.5), nn.Linear(6, 4))
         self.logit_scale = nn.Parameter(torch.full((1,), 2.0))
+        self.logit_bias = nn.Parameter(torch.full((1,), -1.0)) if biased else None
 
     def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return F.normalize(self.image(images), dim=-1), F.normalize(self.text(texts), dim=-1), self.logit_scale
 
 
-def make_model() -> TwoTowers:
+def make_model(objective: str = "multi_view") -> TwoTowers:
     torch.manual_seed(0)
-    return TwoTowers()
+    return TwoTowers(biased=objective == "siglip").eval()
 
 
-def make_batch() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Images and texts of both views and the texts' identities (2 x NUM_EXAMPLES): the global batch."""
+def make_batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The global batch of N = NUM_EXAMPLES.
+
+    Images (2 x N x 7) and texts (2 x N x 5) of both views, identities of the texts (2 x N) and of the patients (N).
+    """
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, NUM_EXAMPLES, 7, generator=generator)
     texts = torch.randn(2, NUM_EXAMPLES, 5, generator=generator)
-    return (*images, *texts, torch.tensor([[0, 1, 2, 0, 4, 5], [9, 1, 7, 8, 9, 5]]))
+    text_ids = torch.tensor([[0, 1, 2, 0, 4, 5], [9, 1, 7, 8, 9, 5]])
+    return images, texts, text_ids, torch.tensor([0, 1, 1, 3, 0, 5])
 
 
-def loss_terms(model: Any, rank: int, world_size: int) -> dict[str, Tensor]:
-    """The objective of this process's rows of the global batch, as the training loop computes it."""
+def rows_of(rank: int, world_size: int) -> slice:
+    """This process's part of the global batch."""
     share = NUM_EXAMPLES // world_size
-    own = slice(rank * share, (rank + 1) * share)
-    image_1, image_2, text_1, text_2, ids = make_batch()
-    images, texts, scale = model(torch.cat([image_1[own], image_2[own]]), torch.cat([text_1[own], text_2[own]]))
-    return contrastive_loss(
-        *images.chunk(2),
-        *texts.chunk(2),
-        scale,
-        text_ids=(ids[0][own], ids[1][own]),
-        gather=gather_with_gradient,
-        first_row=own.start,
+    return slice(rank * share, (rank + 1) * share)
+
+
+def encode(model: Any, rows: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings of images (2R x 4) and texts (2R x 4), first views first, and the logit scale."""
+    images, texts, *_ = make_batch()
+    embeddings: tuple[Tensor, Tensor, Tensor] = model(images[:, rows].flatten(0, 1), texts[:, rows].flatten(0, 1))
+    return embeddings
+
+
+def options_of(model: Any, objective: str, masked: bool, own: slice) -> dict[str, Any]:
+    """The keyword arguments of the objective in this process."""
+    _, _, text_ids, patient_ids = make_batch()
+    masks = {"text_ids": (text_ids[0][own], text_ids[1][own]), "patient_ids": patient_ids[own]} if masked else {}
+    return {
+        "objective": objective,
+        "logit_bias": model.logit_bias,
+        "gather": gather_with_gradient,
+        "first_row": own.start,
+        **masks,
+    }
+
+
+def loss_terms(
+    model: Any, rank: int, world_size: int, objective: str = "multi_view", masked: bool = True
+) -> dict[str, Tensor]:
+    """The objective of this process's rows of the global batch, as the training loop computes it."""
+    own = rows_of(rank, world_size)
+    images, texts, scale = encode(model, own)
+    return contrastive_loss(*images.chunk(2), *texts.chunk(2), scale, **options_of(model, objective, masked, own))
+
+
+def backward_by_micro_batches(
+    model: TwoTowers, rank: int, world_size: int, objective: str, masked: bool
+) -> dict[str, Tensor]:
+    """The same terms, and its gradients left in ``model``, with two examples at a time in memory."""
+    own = rows_of(rank, world_size)
+    micro_batches = [slice(start, min(start + 2, own.stop)) for start in range(own.start, own.stop, 2)]
+    with torch.no_grad():
+        parts = [torch.cat(encode(model, rows)[:2]).unflatten(0, (4, -1)) for rows in micro_batches]
+    terms, gradients = loss_and_embedding_gradients(
+        *torch.cat(parts, dim=1), model.logit_scale, **options_of(model, objective, masked, own)
     )
+    model.logit_scale.grad = gradients.logit_scale
+    if model.logit_bias is not None:
+        model.logit_bias.grad = gradients.logit_bias
+    for rows in micro_batches:
+        images, texts, _ = encode(model, rows)
+        local = slice(rows.start - own.start, rows.stop - own.start)
+        of_images = torch.cat([gradients.image_1[local], gradients.image_2[local]])
+        of_texts = torch.cat([gradients.text_1[local], gradients.text_2[local]])
+        torch.autograd.backward([images, texts], [of_images, of_texts])
+    return terms
+
+
+def check_case(objective: str, masked: bool, rank: int, world_size: int) -> dict[str, dict[str, Tensor]]:
+    """Terms and averaged gradients, at once and by micro-batches."""
+    model, cached = (make_model(objective) for _ in range(2))
+    terms = loss_terms(model, rank, world_size, objective, masked)
+    terms["loss"].backward()
+    return {
+        "terms": {name: term.detach() for name, term in terms.items()},
+        "gradients": averaged_gradients(model, world_size),
+        "cached_terms": backward_by_micro_batches(cached, rank, world_size, objective, masked),
+        "cached_gradients": averaged_gradients(cached, world_size),
+    }
+
+
+def averaged_gradients(model: TwoTowers, world_size: int) -> dict[str, Tensor]:
+    """What data-parallel training does: sum over processes, divided by their number."""
+    for parameter in model.parameters():
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= world_size
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 def gather_weights(rank: int, world_size: int) -> Tensor:
@@ -112,16 +183,9 @@ def main(out: Path, configs: list[Path]) -> None:
     torch.set_num_threads(1)
     rank, world_size = start_processes()
     found: dict[str, Any] = {"rank": rank, "world_size": world_size, "gather": check_gather(rank, world_size)}
-    model = make_model()
-    terms = loss_terms(model, rank, world_size)
-    terms["loss"].backward()
-    for parameter in model.parameters():
-        dist.all_reduce(parameter.grad)  # what data-parallel training does: sum over processes ...
-        parameter.grad /= world_size  # ... divided by their number
     found["decided"] = decide_together(5 + 10 * rank)
     found["mean"] = mean_over_processes(torch.tensor([4.0, 2.0 * rank], requires_grad=True))
-    found["terms"] = {name: term.detach() for name, term in terms.items()}
-    found["gradients"] = {name: parameter.grad for name, parameter in model.named_parameters()}
+    found["cases"] = {case: check_case(*case, rank, world_size) for case in CASES}
     found["engines"] = {p.name: train_one_step(json.loads(p.read_text()), rank, world_size) for p in configs}
     torch.save(found, out / f"{rank}.pt")
     stop_processes()
