@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mammoclip.data.augmentation import AugmentationStrength, augment
+from mammoclip.data.augmentation import AugmentationStrength, augment, draw_warp
+from mammoclip.data.warp import WarpParameters, apply_warp
 
 PAPER = AugmentationStrength(
     probability=0.5,
@@ -55,21 +56,32 @@ def moved_landmarks(strength: AugmentationStrength, seed: int) -> np.ndarray:
     )
 
 
+def decompose(matrix: np.ndarray) -> dict[str, float]:
+    """Angle, scale and shear of ``rotation(angle) @ [[scale, -scale * tan(shear)], [0, scale]]``, in degrees.
+
+    The first column is scale * (cos, sin) of the angle; the second, turned back by the angle, holds the shear.
+    """
+    scale = np.hypot(matrix[0, 0], matrix[1, 0])
+    along_x = (matrix[0, 0] * matrix[0, 1] + matrix[1, 0] * matrix[1, 1]) / scale**2
+    return {
+        "rotation": float(np.rad2deg(np.arctan2(matrix[1, 0], matrix[0, 0]))),
+        "scale": float(scale),
+        "shear": float(np.rad2deg(np.arctan(-along_x))),
+    }
+
+
 def parameters(strength: AugmentationStrength, seed: int) -> dict[str, float]:
     """Rotation, shear, scale and shift, recovered from where three landmarks went."""
     moved = moved_landmarks(strength, seed)
     design = np.column_stack([LANDMARKS[:3] - CENTRE, np.ones(3)])
     solution = np.linalg.solve(design, moved[:3] - CENTRE).T  # 2 x 3: out - centre = matrix @ (in - centre) + shift
-    matrix, shift = solution[:, :2], solution[:, 2]
-    scale = float(np.sqrt(np.linalg.det(matrix)))
-    unit = matrix / scale
-    return {
-        "scale": scale,
-        "rotation": float(np.rad2deg(np.arctan2(-unit[1, 0], unit[1, 1]))),
-        "shear": float(np.rad2deg(np.arctan(-unit[0] @ unit[1]))),
-        "shift_x": float(shift[0]) / WIDTH,
-        "shift_y": float(shift[1]) / HEIGHT,
-    }
+    shift = {"shift_x": float(solution[0, 2]) / WIDTH, "shift_y": float(solution[1, 2]) / HEIGHT}
+    return decompose(solution[:, :2]) | shift
+
+
+def drawn_warps(strength: AugmentationStrength, num: int, size: tuple[int, int] = (1520, 912)) -> list[WarpParameters]:
+    rng = np.random.default_rng(11)
+    return [draw_warp(rng, strength, size) for _ in range(num)]
 
 
 @settings(deadline=None)
@@ -141,23 +153,59 @@ def test_a_box_moves_where_its_corners_move() -> None:
         assert area == pytest.approx(20 * 25 * parameters(AFFINE, seed)["scale"] ** 2, rel=0.01)
 
 
-def test_affine_parameters_fill_the_configured_ranges() -> None:
-    drawn = [parameters(AFFINE, seed) for seed in range(400)]
-    ranges = {
-        "scale": (0.8, 1.2),
-        "rotation": (-20, 20),
-        "shear": (-20, 20),
-        "shift_x": (-0.1, 0.1),
-        "shift_y": (-0.1, 0.1),
-    }
-    for name, (low, high) in ranges.items():
-        values = np.array([parameter[name] for parameter in drawn])
-        slack = 0.003 * (high - low)
-        assert low - slack <= values.min() < low + 0.03 * (high - low), name
-        assert high - 0.03 * (high - low) < values.max() <= high + slack, name
-        # Uniform: mean in the middle, standard deviation of range / sqrt(12).
-        assert values.mean() == pytest.approx((low + high) / 2, abs=0.05 * (high - low)), name
-        assert values.std() == pytest.approx((high - low) / np.sqrt(12), rel=0.1), name
+def test_affine_parameters_are_uniform_in_their_ranges_and_independent() -> None:
+    """Section 2: rotation and shear +-20 degrees, translation 10 %, scale 0.8 to 1.2."""
+    height, width = 1520, 912
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    rows = []
+    for warp in drawn_warps(AFFINE, 4000):
+        matrix = np.array(warp.affine)
+        shift = matrix[:, :2] @ centre + matrix[:, 2] - centre
+        rows.append(decompose(matrix) | {"shift_x": shift[0] / width, "shift_y": shift[1] / height})
+    ranges = {"rotation": 20, "scale": 0.2, "shear": 20, "shift_x": 0.1, "shift_y": 0.1}
+    values = np.array([[row[name] for name in ranges] for row in rows])
+    unit = (values - [0, 1, 0, 0, 0]) / list(ranges.values())  # uniform in [-1, 1]
+    assert (np.abs(unit) < 1 + 1e-9).all()
+    # Moments of the uniform distribution, within 4 standard errors: mean 0, variance 1/3, fourth moment 1/5.
+    for power, moment, variance in ((1, 0, 1 / 3), (2, 1 / 3, 1 / 5 - 1 / 9), (4, 1 / 5, 1 / 9 - 1 / 25)):
+        error = np.sqrt(variance / len(unit))
+        np.testing.assert_allclose((unit**power).mean(axis=0), moment, atol=4 * error)
+    correlations = np.corrcoef(unit.T)[np.triu_indices(5, 1)]
+    np.testing.assert_allclose(correlations, 0, atol=4 / np.sqrt(len(unit)))
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.2])
+def test_transforms_are_drawn_independently_of_each_other(probability: float) -> None:
+    warps = drawn_warps(replace(PAPER, probability=probability), 4000)
+    drawn = np.array([(warp.flip_vertical, warp.affine is not None, warp.elastic is not None) for warp in warps])
+    for which in ([0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]):
+        expected = probability ** len(which)
+        error = np.sqrt(expected * (1 - expected) / len(warps))
+        assert drawn[:, which].all(axis=1).mean() == pytest.approx(expected, abs=4 * error), which
+
+
+def test_the_horizontal_flip_is_left_to_the_sampler() -> None:
+    assert not any(warp.flip_horizontal for warp in drawn_warps(replace(PAPER, probability=1), 100))
+
+
+def test_elastic_fields_have_the_strength_asked_for_and_a_seed_of_their_own() -> None:
+    fields = [warp.elastic for warp in drawn_warps(replace(PAPER, probability=1), 100)]
+    assert {(field.alpha_px, field.sigma_px) for field in fields if field} == {(10, 15)}
+    assert len({field.seed for field in fields if field}) == 100
+
+
+def test_whether_one_transform_is_drawn_does_not_change_another() -> None:
+    every = drawn_warps(replace(PAPER, probability=1), 200)
+    for warp, full in zip(drawn_warps(PAPER, 200), every, strict=True):
+        assert warp.affine in (None, full.affine)
+        assert warp.elastic in (None, full.elastic)
+
+
+def test_the_image_is_that_of_the_parameters_drawn() -> None:
+    """Same stream, same warp: what a sampler draws for the image also moves its boxes."""
+    for seed in range(5):
+        image, warp = spot(40, 50), draw_warp(np.random.default_rng(seed), PAPER, (HEIGHT, WIDTH))
+        np.testing.assert_array_equal(augment(image, PAPER, np.random.default_rng(seed)), apply_warp(image, warp))
 
 
 @pytest.mark.parametrize(
@@ -186,25 +234,6 @@ def test_what_comes_from_outside_is_black() -> None:
     shifted = augment(white, replace(NOTHING, scale_range=(0.5, 0.5)), np.random.default_rng(0))
     assert shifted[20, 15] == 200
     assert (shifted[:8] == 0).all() and (shifted[:, :6] == 0).all()
-
-
-def test_elastic_displacement_is_smoothed_uniform_noise() -> None:
-    """On a ramp the change of grey is the displacement; white noise of variance 1/3 keeps 1 / (4 pi sigma^2) of it."""
-    ramp = np.tile(np.arange(250, dtype=np.uint8), (300, 1))
-    alpha, sigma = 200.0, 4.0
-    strength = replace(NOTHING, elastic_alpha_px=alpha, elastic_sigma_px=sigma)
-    fields = []
-    for seed in range(4):
-        moved = augment(ramp, strength, np.random.default_rng(seed)).astype(float)
-        fields.append((moved - ramp)[60:-60, 60:-60])
-    field = np.stack(fields)
-    expected = alpha * np.sqrt(1 / 3) / (2 * np.sqrt(np.pi) * sigma)
-    assert field.std() == pytest.approx(expected, rel=0.1)
-    assert field.mean() == pytest.approx(0, abs=0.2 * expected)
-    # Correlation of white noise after a Gaussian: exp(-d^2 / (4 sigma^2)) at distance d.
-    for distance in (4, 8):
-        product = (field[:, :, distance:] * field[:, :, :-distance]).mean() / field.var()
-        assert product == pytest.approx(np.exp(-(distance**2) / (4 * sigma**2)), abs=0.08)
 
 
 def test_elastic_and_affine_compose_in_one_resampling() -> None:
