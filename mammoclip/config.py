@@ -31,6 +31,7 @@ AdapterName = Literal[
 ]
 Split = Literal["train", "validation", "test"]
 Task = Literal["mass", "suspicious_calcification", "density"]
+IMAGE_ENCODERS = ("efficientnet-b5", "efficientnet-b2", "efficientnet-lite0")
 Control = Literal["none", "untrained", "shuffled_reports"]
 
 
@@ -41,6 +42,15 @@ def _check_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
+
+
+def _check_image_encoder(name: str) -> str:
+    if name not in IMAGE_ENCODERS and not name.startswith("timm:"):
+        raise ValueError(f"should be one of {', '.join(IMAGE_ENCODERS)}, or timm: and the name of a timm model")
+    return name
+
+
+ImageEncoderName = Annotated[str, AfterValidator(_check_image_encoder)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -200,14 +210,28 @@ class PretrainSection(Section):
 
     datasets: list[Name] = Field(description="data sets whose training patients are used")
     runs: dict[Name, Run] = Field(description="runs by name")
-    image_encoder: Literal["efficientnet-b5", "efficientnet-b2", "efficientnet-lite0"] = Field(
-        default="efficientnet-b5"
+    image_encoder: ImageEncoderName = Field(
+        default="efficientnet-b5",
+        description="efficientnet-b5, -b2 or -lite0 as released (static padding), or timm:NAME, such as timm:resnet50, "
+        "timm:convnext_tiny, timm:vit_base_patch16_dinov3",
     )
     image_weights: str | None = Field(
-        default=None, description="ImageNet weights: a file or package:NAME/FILE; null: random"
+        default=None,
+        description="pretrained weights: a file or package:NAME/FILE, for timm also a hub id; null: random",
     )
     text_encoder: str = Field(
         default="emilyalsentzer/Bio_ClinicalBERT", description="hub id, folder or package:NAME/FOLDER"
+    )
+    lora_rank: int = Field(
+        default=0,
+        ge=0,
+        description="trains low-rank additions to the text encoder's attention alone; 0: the encoder itself",
+    )
+    projection: Literal["linear", "mlp"] = Field(
+        default="linear", description="from each encoder into the joint space (paper: linear)"
+    )
+    checkpoint_activations: bool = Field(
+        default=False, description="compute activations again in the backward pass: less memory, a third more time"
     )
     freeze_image_blocks: int = Field(
         default=0, ge=0, description="first blocks of the image encoder that stay as they are"

@@ -42,13 +42,17 @@ def run(arguments: argparse.Namespace) -> None:
     text_encoder = resolve_source(section.text_encoder)
     weights = resolve_source(section.image_weights) if section.image_weights else None
     model = build_model(
-        ImageEncoderSpec(section.image_encoder, weights),
-        TextEncoderSpec(text_encoder),
+        ImageEncoderSpec(section.image_encoder, weights, (section.height_px, section.width_px)),
+        TextEncoderSpec(text_encoder, section.lora_rank),
         section.embedding_dim,
         arguments.seed,
+        section.projection,
     )
     model.image_encoder.freeze(section.freeze_image_blocks)
     model.text_encoder.freeze(section.freeze_text_layers)
+    if section.checkpoint_activations:
+        model.image_encoder.checkpoint_activations()
+        model.text_encoder.checkpoint_activations()
     tokenizer = load_tokenizer(text_encoder, section.max_tokens)
     rank, steps = 0, STEPS.empty()
     work = work_folder(arguments)

@@ -6,10 +6,12 @@ ensure_torchvision()  # before anything below imports torchvision, directly or t
 
 from mammoclip.models.checkpoint import load, save_pretrained  # noqa: E402
 from mammoclip.models.clip import ImageEncoderSpec, MammoClip, TextEncoderSpec, build_model  # noqa: E402
-from mammoclip.models.efficientnet import EfficientNet, load_image_encoder  # noqa: E402
+from mammoclip.models.efficientnet import EfficientNet  # noqa: E402
+from mammoclip.models.image_encoder import load_image_encoder  # noqa: E402
 from mammoclip.models.inference import LoadedModel  # noqa: E402
 from mammoclip.models.preprocess import normalise  # noqa: E402
 from mammoclip.models.text_encoder import TextEncoder, load_text_encoder, load_tokenizer, tokenise  # noqa: E402
+from mammoclip.models.timm_encoder import TimmEncoder  # noqa: E402
 
 __all__ = [
     "EfficientNet",
@@ -18,6 +20,7 @@ __all__ = [
     "MammoClip",
     "TextEncoder",
     "TextEncoderSpec",
+    "TimmEncoder",
     "build_model",
     "load",
     "load_image_encoder",

@@ -2,9 +2,10 @@
 
 ======================  ============================================================================================
 ``model.safetensors``   state dict of ``MammoClip`` (``image_encoder.*``, ``text_encoder.text_encoder.*``,
-                        ``image_projection.projection.*``, ``text_projection.projection.*``, ``logit_scale``)
-``config.json``         format, version, architecture of both encoders, ``embedding_dim``, image size and normalisation,
-                        ``max_tokens``, free ``metadata``
+                        ``image_projection.projection.*``, ``text_projection.projection.*``, ``logit_scale``), with
+                        adapters of the text encoder merged into its weights
+``config.json``         format, version, architecture of both encoders, ``embedding_dim``, ``projection`` (``linear``
+                        where it is missing), image size and normalisation, ``max_tokens``, free ``metadata``
 ``tokenizer/``          the tokenizer as transformers saves it
 ======================  ============================================================================================
 """
@@ -25,8 +26,10 @@ from safetensors.torch import save_file
 
 from mammoclip.errors import ModelError
 from mammoclip.models.clip import MammoClip
-from mammoclip.models.efficientnet import EfficientNet
+from mammoclip.models.efficientnet import fold_stem
+from mammoclip.models.image_encoder import image_encoder_from_config
 from mammoclip.models.inference import LoadedModel
+from mammoclip.models.lora import merged_state
 from mammoclip.models.preprocess import IMAGE_MEAN, IMAGE_STD
 from mammoclip.models.text_encoder import load_tokenizer, text_encoder_from_config
 from mammoclip.models.weights import load_into, read_weights
@@ -52,9 +55,10 @@ def save_pretrained(
     config = {
         "format": FORMAT,
         "version": VERSION,
-        "image_encoder": {"name": model.image_encoder.name},
+        "image_encoder": model.image_encoder.config,
         "text_encoder": model.text_encoder.config,
         "embedding_dim": model.embedding_dim,
+        "projection": model.projection,
         "image": {"height_px": image_size_px[0], "width_px": image_size_px[1], "normalisation": _NORMALISATION},
         "max_tokens": tokenizer.model_max_length,
         "metadata": dict(metadata),
@@ -65,7 +69,7 @@ def save_pretrained(
     try:
         new.mkdir()
         # Safetensors wants plain memory order; channels_last weights are not.
-        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        state = {name: value.detach().cpu().contiguous() for name, value in merged_state(model).items()}
         save_file(state, new / "model.safetensors", metadata={"format": "pt"})
         (new / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         tokenizer.save_pretrained(str(new / "tokenizer"))
@@ -90,15 +94,18 @@ def load(path_or_hub_id: str | Path, device: str = "cpu", dtype: torch.dtype | N
     try:
         with torch.random.fork_rng(devices=[]):  # the random initialisation is overwritten at once
             model = MammoClip(
-                EfficientNet(config["image_encoder"]["name"]),
+                image_encoder_from_config(config["image_encoder"]),
                 text_encoder_from_config(config["text_encoder"]),
                 config["embedding_dim"],
+                config.get("projection", "linear"),
             )
         image_size_px = (int(config["image"]["height_px"]), int(config["image"]["width_px"]))
         max_tokens, metadata = int(config["max_tokens"]), dict(config["metadata"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder / 'config.json'} lacks {error}; save the model again") from error
-    load_into(model, read_weights(folder / "model.safetensors"), source=str(folder))
+    # Older folders hold the three-channel stem.
+    state = fold_stem(read_weights(folder / "model.safetensors"), prefix="image_encoder.")
+    load_into(model, state, source=str(folder))
     tokenizer = load_tokenizer(folder / "tokenizer", max_tokens)
     return LoadedModel(model.to(device=device, dtype=dtype).eval(), tokenizer, image_size_px, metadata)
 

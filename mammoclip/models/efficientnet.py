@@ -4,21 +4,25 @@ Tan and Le, "EfficientNet" (ICML 2019). Shapes: B batch, C channels, H and W pix
 (stride 32). A convolution's "same" padding is worked out once, layer by layer, for the square image that the variant
 was designed for (456 for B5) and then applied to every image, as the released weights were trained. Dynamic padding
 (timm's ``tf_*``) differs wherever the parities of the two feature maps differ: keep it static.
+
+Mammograms are grey, so the stem takes one channel; weights of three channels are folded when they are loaded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mammoclip.errors import ModelError
-from mammoclip.models.weights import load_into, read_weights
+from mammoclip.models.batch_statistics import CountedOnce
 
 # Repeats, kernel, stride, expansion, channels of the seven stages of EfficientNet-B0 (table 1 of the paper).
 _STAGES = (
@@ -159,7 +163,10 @@ class EfficientNet(nn.Module):
         """Build the variant ``name``; raises ``ModelError`` for an unknown one."""
         super().__init__()
         if name not in VARIANTS:
-            raise ModelError(f"unknown image encoder {name!r}; choose one of {', '.join(sorted(VARIANTS))}")
+            raise ModelError(
+                f"unknown image encoder {name!r}; choose one of {', '.join(sorted(VARIANTS))}, or timm:NAME for a "
+                "model of timm"
+            )
         variant = VARIANTS[name]
         self.name = name
         # Lite models keep the stem and the head of B0.
@@ -167,7 +174,7 @@ class EfficientNet(nn.Module):
         self.num_features = _round_channels(_HEAD_CHANNELS, fixed_width)
         channels = _round_channels(_STEM_CHANNELS, fixed_width)
         size = variant.image_size_px
-        self._conv_stem = StaticSameConv2d(3, channels, 3, image_size_px=size, stride=2)
+        self._conv_stem = StaticSameConv2d(1, channels, 3, image_size_px=size, stride=2)
         self._bn0 = _batch_norm(channels)
         size = math.ceil(size / 2)
         blocks: list[MBConvBlock] = []
@@ -196,6 +203,8 @@ class EfficientNet(nn.Module):
         self._dropout = nn.Dropout(variant.dropout)
         self._act: nn.Module = nn.ReLU6() if variant.lite else nn.SiLU()
         self._frozen: list[nn.Module] = []  # a list, so that frozen modules are not registered twice
+        self._checkpoints = False
+        self._statistics: AbstractContextManager[Any] = nullcontext()
         self._initialise()
 
     def _initialise(self) -> None:
@@ -206,6 +215,19 @@ class EfficientNet(nn.Module):
                 nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What ``image_encoder_from_config`` needs to build the same architecture again, ready for JSON."""
+        return {"name": self.name}
+
+    def checkpoint_activations(self) -> None:
+        """Keep only the maps between blocks for the backward pass and compute the others again: memory for time.
+
+        Outputs, gradients and running statistics are those without it.
+        """
+        self._checkpoints = True
+        self._statistics = CountedOnce(self)
 
     def freeze(self, num_blocks: int) -> None:
         """Fix the stem and the first ``num_blocks`` blocks: no gradient, and batch norms keep their statistics.
@@ -228,35 +250,33 @@ class EfficientNet(nn.Module):
 
     def feature_maps(self, images: Tensor, after_blocks: Sequence[int]) -> list[Tensor]:
         """The maps that leave the blocks ``after_blocks`` (rising indices), then the head's map (B, C, h, w)."""
-        # Faster on CPUs. On the input, not the weights: engines that flatten parameters (ZeRO) would undo it there.
-        x = images.contiguous(memory_format=torch.channels_last)
-        x = self._act(self._bn0(self._conv_stem(x)))
+        # Channels last, which is faster on CPUs. On the input, not the weights: engines that flatten parameters (ZeRO)
+        # would undo it there. By a view: with one channel ``contiguous`` finds both orders alike and changes nothing.
+        x = images.squeeze(1).unsqueeze(-1).movedim(-1, 1)
         maps: list[Tensor] = []
-        for index, block in enumerate(self._blocks):
-            x = block(x)
-            if index in after_blocks:
-                maps.append(x)
-        maps.append(self._act(self._bn1(self._conv_head(x))))
+        with self._statistics:
+            x = self._act(self._bn0(self._conv_stem(x)))
+            for index, block in enumerate(self._blocks):
+                x = checkpoint(block, x, use_reentrant=False) if self._checkpoints else block(x)
+                if index in after_blocks:
+                    maps.append(x)
+            maps.append(self._act(self._bn1(self._conv_head(x))))
         return maps
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to the last feature map (B, C, h, w) of stride 32."""
+        """Normalised images (B, 1, H, W) to the last feature map (B, C, h, w) of stride 32."""
         return self.feature_maps(images, ())[-1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to average-pooled features (B, C), under dropout while training."""
+        """Normalised images (B, 1, H, W) to average-pooled features (B, C), under dropout while training."""
         pooled: Tensor = self._dropout(self.forward_features(images).mean(dim=(2, 3)))
         return pooled
 
 
-def load_image_encoder(name: str, weights: str | Path | None) -> EfficientNet:
-    """Build the encoder ``name`` and, unless ``weights`` is None, fill it from a ``.pth`` or ``.safetensors`` file.
+def fold_stem(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """The state dict of an ``EfficientNet`` (names after ``prefix``) with a stem of one channel, whatever it had.
 
-    The file holds the encoder's own state dict; a classifier (``_fc.*``) in it is ignored, anything else missing,
-    unexpected or of another shape raises ``ModelError``. Pickled files are read without running code from them.
+    A grey image shown in three channels is weighted with the sum of their weights: the outputs are the same.
     """
-    encoder = EfficientNet(name)
-    if weights is not None:
-        state = {key: value for key, value in read_weights(weights).items() if not key.startswith("_fc.")}
-        load_into(encoder, state, source=f"{weights} for {name}")
-    return encoder
+    name = f"{prefix}_conv_stem.weight"
+    return {key: value.sum(dim=1, keepdim=True) if key == name else value for key, value in state.items()}

@@ -15,9 +15,11 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from mammoclip.errors import ModelError
+from mammoclip.models.lora import add_lora
 
 MAX_TOKENS = 256
 _LENGTH_GROUPS = 4
+_LAYER_LISTS = ("encoder.layer", "transformer.layer", "layers")  # BERT and kin, DistilBERT, ModernBERT
 _SMALLEST_GROUP = 8  # texts: below this, more calls cost more than padding
 
 
@@ -46,18 +48,32 @@ class TextEncoder(nn.Module):
     def freeze(self, num_layers: int) -> None:
         """Fix the embeddings and the first ``num_layers`` layers: no gradient, no dropout. 0 freezes nothing.
 
-        Raises ``ModelError`` for more layers than there are, or an architecture without ``embeddings`` and
-        ``encoder.layer``.
+        Raises ``ModelError`` for more layers than there are, or an architecture whose ``embeddings`` and list of layers
+        are not found.
         """
         if num_layers == 0:
             return
-        layers = getattr(getattr(self.text_encoder, "encoder", None), "layer", [])
-        if not 0 < num_layers <= len(layers) or not hasattr(self.text_encoder, "embeddings"):
-            raise ModelError(f"cannot freeze {num_layers} layers: the text encoder has {len(layers)} in encoder.layer")
+        modules = dict(self.text_encoder.named_modules())
+        layers: Any = next((modules[name] for name in _LAYER_LISTS if name in modules), [])
+        if not 0 < num_layers <= len(layers) or "embeddings" not in modules:
+            raise ModelError(
+                f"cannot freeze {num_layers} layers: the text encoder has {len(layers)} in {' or '.join(_LAYER_LISTS)}"
+            )
         self._frozen = [self.text_encoder.embeddings, *layers[:num_layers]]
         for module in self._frozen:
             module.requires_grad_(False)
         self.train(self.training)
+
+    def checkpoint_activations(self) -> None:
+        """Keep only what passes between layers for the backward pass and compute the rest again: memory for time.
+
+        Outputs and gradients are those without it. Raises ``ModelError`` where the transformers model cannot do it.
+        """
+        try:
+            self.text_encoder.activation_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
+            raise ModelError("the text encoder cannot checkpoint its activations; leave it off") from error
+        self.text_encoder.disable_input_require_grads()  # or the backward pass would go through frozen layers
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Switch the mode of all that is not frozen; frozen parts stay in evaluation mode."""
@@ -102,12 +118,16 @@ def _from_hub(load: Callable[..., Any], name_or_path: str | Path, what: str, **o
         ) from error
 
 
-def load_text_encoder(name_or_path: str | Path) -> TextEncoder:
+def load_text_encoder(name_or_path: str | Path, lora_rank: int = 0) -> TextEncoder:
     """A pretrained encoder, in float32, from a local folder or a Hugging Face hub id.
 
-    For example ``load_text_encoder("emilyalsentzer/Bio_ClinicalBERT")``. Raises ``ModelError`` when it cannot be found.
+    For example ``load_text_encoder("emilyalsentzer/Bio_ClinicalBERT")``. With a ``lora_rank`` above 0 adapters of that
+    rank are added and all else is fixed (see ``lora.add_lora``). Raises ``ModelError`` when it cannot be found.
     """
-    return TextEncoder(_from_hub(AutoModel.from_pretrained, name_or_path, "text encoder", dtype=torch.float32))
+    encoder = TextEncoder(_from_hub(AutoModel.from_pretrained, name_or_path, "text encoder", dtype=torch.float32))
+    if lora_rank > 0:
+        add_lora(encoder.text_encoder, lora_rank)
+    return encoder
 
 
 def text_encoder_from_config(config: Mapping[str, Any]) -> TextEncoder:

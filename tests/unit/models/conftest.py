@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mammoclip.models import EfficientNet, MammoClip, load_tokenizer
+from mammoclip.models import EfficientNet, MammoClip, TextEncoder, load_tokenizer
 from mammoclip.models.text_encoder import text_encoder_from_config
 
 TINY_BERT = {
@@ -39,5 +39,10 @@ def tokenizer(minilm_folder):
 
 
 @pytest.fixture
-def tiny_model() -> MammoClip:
-    return MammoClip(EfficientNet("efficientnet-lite0"), text_encoder_from_config(TINY_BERT), embedding_dim=8)
+def tiny_text_encoder() -> TextEncoder:
+    return text_encoder_from_config(TINY_BERT)
+
+
+@pytest.fixture
+def tiny_model(tiny_text_encoder) -> MammoClip:
+    return MammoClip(EfficientNet("efficientnet-lite0"), tiny_text_encoder, embedding_dim=8)

@@ -3,11 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mammoclip.errors import ModelError
-from mammoclip.models import load, save_pretrained
+from mammoclip.models import ImageEncoderSpec, MammoClip, TextEncoderSpec, build_model, load, save_pretrained
+from mammoclip.models.image_encoder import load_image_encoder
 
 METADATA = {"data_sets": ["phantom"], "seed": 3}
+STEM = "image_encoder._conv_stem.weight"
 
 
 @pytest.fixture
@@ -34,6 +37,49 @@ def test_a_loaded_model_computes_what_was_saved(saved, tiny_model, tokenizer):
     assert (loaded.metadata, loaded.image_size_px) == (METADATA, (64, 32))
     assert loaded.tokenizer.model_max_length == 256
     assert not loaded.model.training
+
+
+def test_a_folder_of_the_three_channel_era_computes_the_same(saved):
+    """Its stem had three channels and its configuration no projection."""
+    images = torch.randn(2, 1, 64, 32)
+    expected = load(saved).encode_image(images)
+    path = saved / "model.safetensors"
+    state = load_file(path)
+    shares = torch.tensor([0.2, 0.5, 0.3]).reshape(1, 3, 1, 1)
+    save_file({**state, STEM: state[STEM] * shares}, path)
+    config = json.loads((saved / "config.json").read_text())
+    assert config.pop("projection") == "linear"
+    (saved / "config.json").write_text(json.dumps(config))
+    torch.testing.assert_close(load(saved).encode_image(images), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_models_of_timm_come_back_as_they_were(name, tiny_text_encoder, tokenizer, tmp_path):
+    image_encoder = load_image_encoder(f"timm:{name}", None, (64, 32))
+    model = MammoClip(image_encoder, tiny_text_encoder, embedding_dim=8, projection="mlp").eval()
+    save_pretrained(model, tokenizer, tmp_path / "m", {}, image_size_px=(64, 32))
+    images = torch.randn(2, 1, 64, 32)
+    loaded = load(tmp_path / "m")
+    assert loaded.model.image_encoder.config == image_encoder.config
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.encode_image(images), model.encode_image(images))
+
+
+def test_saved_adapters_are_merged_and_training_goes_on(minilm_folder, tokenizer, tmp_path):
+    specs = ImageEncoderSpec("efficientnet-lite0"), TextEncoderSpec(minilm_folder, lora_rank=4)
+    model = build_model(*specs, embedding_dim=8).eval()
+    for name, parameter in model.text_encoder.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    save_pretrained(model, tokenizer, tmp_path / "m", {}, image_size_px=(64, 32))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any("lora" in name or "base_layer" in name for name in load_file(tmp_path / "m" / "model.safetensors"))
+    loaded, texts = load(tmp_path / "m"), ["no mass", "a mass"]
+    tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = model.encode_text(tokens["input_ids"], tokens["attention_mask"])
+    torch.testing.assert_close(loaded.encode_text(texts), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_every_weight_survives_bit_by_bit_also_from_channels_last(tiny_model, tokenizer, tmp_path):

@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
+from mammoclip.errors import ModelError
 from mammoclip.models import ImageEncoderSpec, MammoClip, TextEncoderSpec, build_model
+from mammoclip.models.clip import Projection
 
 
 def test_state_dict_reads_as_the_released_one(tiny_model):
@@ -32,6 +34,27 @@ def test_one_grey_channel_equals_three_equal_channels(tiny_model):
     tiny_model.eval()
     grey = torch.randn(2, 1, 64, 32)
     assert torch.equal(tiny_model.encode_image(grey), tiny_model.encode_image(grey.repeat(1, 3, 1, 1)))
+
+
+def test_an_mlp_projects_through_a_hidden_layer_of_the_embedding_width():
+    projection = Projection(5, 3, "mlp")
+    shapes = {name: tuple(value.shape) for name, value in projection.state_dict().items()}
+    assert shapes == {
+        "projection.0.weight": (3, 5),
+        "projection.0.bias": (3,),
+        "projection.2.weight": (3, 3),
+        "projection.2.bias": (3,),
+    }
+    features, state = torch.randn(2, 5), projection.state_dict()
+    hidden = features @ state["projection.0.weight"].T + state["projection.0.bias"]
+    hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+    expected = hidden @ state["projection.2.weight"].T + state["projection.2.bias"]
+    torch.testing.assert_close(projection(features), expected)
+
+
+def test_an_unknown_projection_is_refused():
+    with pytest.raises(ModelError, match="choose linear or mlp"):
+        Projection(5, 3, "cubic")
 
 
 def test_image_features_are_pooled_and_not_projected(tiny_model):

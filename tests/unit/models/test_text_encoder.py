@@ -1,7 +1,11 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModel
 
 from mammoclip.errors import ModelError
 from mammoclip.models.text_encoder import (
@@ -101,3 +105,60 @@ def test_frozen_layers_get_no_gradient_and_no_dropout(minilm_folder, tokenizer):
 def test_freezing_more_layers_than_there_are_is_an_error(minilm_folder):
     with pytest.raises(ModelError, match="cannot freeze 7 layers: the text encoder has 6"):
         load_text_encoder(minilm_folder).freeze(7)
+
+
+@pytest.fixture(params=["bert", "roberta", "distilbert", "modernbert"])
+def tiny_folder(request, tmp_path) -> Path:
+    """A tiny text encoder of each family on disk."""
+    if request.param == "distilbert":
+        sizes = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "pad_token_id": 0}
+    else:
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        sizes |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    config = AutoConfig.for_model(request.param, vocab_size=99, **sizes)
+    AutoModel.from_config(config).save_pretrained(tmp_path / request.param)
+    return tmp_path / request.param
+
+
+def random_tokens() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two texts of 5 and 7 tokens."""
+    attention_mask = (torch.arange(7) < torch.tensor([[5], [7]])).long()
+    return torch.randint(5, 99, (2, 7)) * attention_mask, attention_mask
+
+
+def test_every_family_loads_and_is_rebuilt_from_its_configuration(tiny_folder):
+    encoder = load_text_encoder(tiny_folder).eval()
+    rebuilt = text_encoder_from_config(json.loads(json.dumps(encoder.config))).eval()
+    rebuilt.load_state_dict(encoder.state_dict())
+    tokens = random_tokens()
+    with torch.no_grad():
+        features = encoder(*tokens)
+        assert features.shape == (2, encoder.num_features) == (2, 16)
+        assert torch.equal(rebuilt(*tokens), features)
+
+
+def test_every_family_freezes_and_checkpoints_without_changing_a_value(tiny_folder):
+    tokens = random_tokens()
+    plain, saving = load_text_encoder(tiny_folder), load_text_encoder(tiny_folder)
+    saving.checkpoint_activations()
+    outputs = []
+    for encoder in (plain, saving):
+        encoder.freeze(1)
+        encoder.train()
+        torch.manual_seed(1)  # for dropout
+        outputs.append(encoder(*tokens))
+        outputs[-1].square().sum().backward()
+    assert torch.equal(*outputs)
+    gradients = [{name: p.grad for name, p in encoder.named_parameters()} for encoder in (plain, saving)]
+    trained = {name for name, gradient in gradients[0].items() if gradient is not None}
+    assert trained and not any("embeddings." in name or ".0." in name for name in trained)
+    assert trained == {name for name, gradient in gradients[1].items() if gradient is not None}
+    for name in trained:
+        torch.testing.assert_close(gradients[1][name], gradients[0][name], msg=name)
+
+
+def test_a_model_that_cannot_checkpoint_says_so(monkeypatch, minilm_folder):
+    encoder = load_text_encoder(minilm_folder)
+    monkeypatch.setattr(type(encoder.text_encoder), "supports_gradient_checkpointing", False)
+    with pytest.raises(ModelError, match="cannot checkpoint"):
+        encoder.checkpoint_activations()
