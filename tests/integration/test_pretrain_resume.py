@@ -105,7 +105,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"folder": "more-threads", "section": {"threads": 5}},
         {"folder": "diverging", "section": {"learning_rate": 1e30}},
         {"folder": "too-large", "section": {"global_batch_size": 8}, "num_training": 7},
-        {"folder": "overfitting", "contradict": True, "section": {"learning_rate": 0.1, "loss": TEXTS_ALONE}},
+        {"folder": "overfitting", "contradict": True, "section": {"learning_rate": 0.05, "loss": TEXTS_ALONE}},
         *({"folder": name, "kill": KILLS["in-an-epoch"] | {"signal": name}, "section": EVERY_STEP} for name in STOPS),
         {"folder": "frozen", "section": {"freeze_image_blocks": 5, "freeze_text_layers": 1, "num_epochs": 1}},
     ]
@@ -184,7 +184,7 @@ def test_a_finished_run_resumes_to_its_result(runs: Path) -> None:
 
 def test_the_model_is_that_of_the_epoch_with_the_lowest_validation_loss(runs: Path) -> None:
     losses = steps_of(runs / "overfitting").filter(pl.col("split") == "validation")["loss"].to_list()
-    assert min(losses) == losses[0] < losses[-1] / 2  # the last epoch is far from the best
+    assert min(losses) < 0.8 * losses[-1]  # the last epoch is far from the best
     recomputed = float((runs / "overfitting" / "validation_loss.txt").read_text())
     assert recomputed == pytest.approx(min(losses), rel=1e-5)
 
