@@ -39,8 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     features = read_table(FEATURES, arguments.out / "features.parquet")
     prompts = read_table(PROMPTS, arguments.prompts)
     images = _read(results, dataset, IMAGES)
-    # What was read from reports is no ground truth.
-    attributes = _read(results, dataset, ATTRIBUTES).filter(pl.col("source") == "table") if labelled else None
+    attributes = _read(results, dataset, ATTRIBUTES) if labelled else None
     predictions: list[pl.DataFrame] = []
     chance: list[pl.DataFrame] = []
     for task in section.tasks:

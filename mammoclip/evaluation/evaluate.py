@@ -41,6 +41,8 @@ def select_examples(
 ) -> Examples:
     """Join features, images and labels of one task and split; without ``attributes`` the labels are None.
 
+    What was read from reports is no ground truth: only labels of the data set's tables are used.
+
     Raises:
         ArtifactError: if an image has no features.
     """
@@ -52,7 +54,8 @@ def select_examples(
             "delete features.parquet and rerun the evaluate stage"
         )
     if attributes is not None:
-        labels = attributes.filter(pl.col("attribute") == task).select("image_id", "value")
+        stated = (pl.col("attribute") == task) & (pl.col("source") == "table")
+        labels = attributes.filter(stated).select("image_id", "value")
         chosen = chosen.join(labels, on="image_id", how="inner")
     chosen = chosen.sort("image_id")
     return Examples(

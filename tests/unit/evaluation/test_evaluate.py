@@ -50,8 +50,8 @@ def make_tables(num: int, order: list[int]) -> tuple[pl.DataFrame, pl.DataFrame,
             "split": [SPLITS[n % 3] for n in reversed(order)],
         }
     )
-    masses = [("vindr", names[n], "mass", n % 2) for n in order if n % 4]
-    densities = [("vindr", names[n], "density", n % 4) for n in order]
+    masses = [("vindr", names[n], "mass", n % 2, "table") for n in order if n % 4]
+    densities = [("vindr", names[n], "density", n % 4, "table") for n in order]
     return features, images, pl.DataFrame(masses + densities, schema=ATTRIBUTES.schema, orient="row")
 
 
@@ -81,6 +81,14 @@ def test_labels_are_those_of_the_task() -> None:
     labels = select_examples(*tables, "density", "train").labels
     assert labels is not None
     assert labels.tolist() == [n % 4 for n in range(0, 24, 3)]
+
+
+def test_what_was_read_from_reports_is_no_ground_truth() -> None:
+    features, images, attributes = make_tables(24, list(range(24)))
+    read = attributes.with_columns(
+        source=pl.when(pl.col("image_id") < "i12").then(pl.lit("report")).otherwise("source")
+    )
+    assert select_examples(features, images, read, "density", "train").image_ids == ["i12", "i15", "i18", "i21"]
 
 
 def test_without_attributes_every_image_is_an_example_without_label() -> None:
