@@ -168,11 +168,16 @@ def join_by_stem(folder: Path, root: Path, table: pl.DataFrame) -> pl.DataFrame:
     found = found.with_columns(key=name.str.replace(r"^(.+)\.[^.]+$", "$1"))
     if "study_id" not in table.columns:
         table = table.with_columns(study_id=pl.col("patient_id"))
-    absent = [pl.lit(None, dtype).alias(column) for column, dtype in FILES.items() if column not in table.columns]
-    listed = table.with_columns(*absent, pl.col("laterality", "view").str.to_uppercase(), key=pl.col("image_id"))
-    listed = listed.select("key", *(pl.col(column).cast(dtype) for column, dtype in FILES.items() if column != "path"))
-    joined = found.join(listed.unique(maintain_order=True), on="key", how="full", coalesce=True)
-    return joined.select(list(FILES)).sort("path", "image_id", nulls_last=True, maintain_order=True)
+    upper = pl.col("laterality", "view").str.to_uppercase()
+    listed = to_files(table.drop("path", strict=False)).drop("path").with_columns(upper, key=pl.col("image_id"))
+    return to_files(found.join(listed.unique(maintain_order=True), on="key", how="full", coalesce=True))
+
+
+def to_files(table: pl.DataFrame) -> pl.DataFrame:
+    """Return ``FILES``, sorted by path: the columns of that name, null where ``table`` does not have them."""
+    absent = [pl.lit(None, dtype).alias(name) for name, dtype in FILES.items() if name not in table.columns]
+    complete = table.with_columns(absent).select(pl.col(name).cast(dtype) for name, dtype in FILES.items())
+    return complete.sort("path", "image_id", nulls_last=True, maintain_order=True)
 
 
 def find_images(folder: Path, root: Path) -> list[str]:

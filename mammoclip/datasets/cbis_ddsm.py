@@ -75,7 +75,7 @@ class CbisDdsm(base.Adapter):
         details = pl.col("image_id").str.contains(r"_(?:CC|MLO)_\d+$")
         joined = found.filter(~details).join(listed, on="image_id", how="full", coalesce=True)
         unlisted = joined.with_columns(image_id=pl.when(pl.col("patient_id").is_not_null()).then("image_id"))
-        return _complete(unlisted).sort("path", "image_id", nulls_last=True)
+        return base.to_files(unlisted)
 
     def annotations(self, root: Path) -> base.Annotations:
         """Return the abnormalities with the boxes of their masks, and the labels of each image."""
@@ -119,12 +119,7 @@ def _list_exams(root: Path) -> pl.DataFrame:
     exam = pl.when(folder == "").then(pl.lit("exam")).otherwise(folder)
     stem = pl.col("path").str.split("/").list.last().str.replace(r"\.dcm$", "")
     listed = pl.DataFrame({"path": paths}, schema={"path": pl.String}).with_columns(patient_id=exam, study_id=exam)
-    return _complete(listed.with_columns(image_id=pl.format("{}-{}", "patient_id", stem)))
-
-
-def _complete(files: pl.DataFrame) -> pl.DataFrame:
-    absent = [pl.lit(None, dtype).alias(name) for name, dtype in base.FILES.items() if name not in files.columns]
-    return files.with_columns(absent).select(list(base.FILES))
+    return base.to_files(listed.with_columns(image_id=pl.format("{}-{}", "patient_id", stem)))
 
 
 def _read_tables(root: Path) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -47,8 +47,7 @@ class Cmmd(base.Adapter):
             .with_columns(study_id=pl.format("{}-{}", "patient_id", exam))
             .with_columns(image_id=pl.format("{}-{}", "study_id", parts.list.last().str.replace(r"\.dcm$", "")))
         )
-        absent = [pl.lit(None, dtype).alias(name) for name, dtype in base.FILES.items() if name not in named.columns]
-        return named.with_columns(absent).select(list(base.FILES))
+        return base.to_files(named)
 
     def annotations(self, root: Path) -> base.Annotations:
         """Return malignancy, mass, calcification (of "both" both) and age of each breast."""

@@ -68,9 +68,7 @@ class InBreast(base.Adapter):
             date="Acquisition date",
         )
         joined = found.join(listed.unique(maintain_order=True), on="key", how="full", coalesce=True)
-        named = joined.with_columns(study_id=pl.format("{}-{}", "patient_id", "date"))
-        absent = [pl.lit(None, dtype).alias(name) for name, dtype in base.FILES.items() if name not in named.columns]
-        return named.with_columns(absent).select(list(base.FILES)).sort("path", "image_id", nulls_last=True)
+        return base.to_files(joined.with_columns(study_id=pl.format("{}-{}", "patient_id", "date")))
 
     def annotations(self, root: Path) -> base.Annotations:
         """Return the outlined findings with their boxes, and the labels of each image."""
