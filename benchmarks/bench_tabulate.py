@@ -119,7 +119,7 @@ def run(adapter: str, mode: str, num_patients: int) -> float:
         process = context.Process(target=measure, args=(adapter, Path(folder), mode, sender))
         process.start()
         peak = 0.0
-        while not receiver.poll(0.05):
+        while not receiver.poll(0.25):
             peak = max(peak, resident_gb(process.pid or 0))
         seconds, num_images = receiver.recv()
         process.join()

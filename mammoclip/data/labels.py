@@ -6,6 +6,7 @@ has ten times as many labels, and one row each would take ten times the memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -56,7 +57,12 @@ def spread_over_images(breast_attributes: pl.DataFrame, images: pl.DataFrame) ->
     return joined.filter(of_image).select("image_id", "attribute", "value")
 
 
-def settle_attributes(attributes: pl.DataFrame, facts: pl.DataFrame, images: pl.DataFrame) -> Settled:
+def settle_attributes(
+    attributes: pl.DataFrame,
+    facts: pl.DataFrame,
+    images: pl.DataFrame,
+    searched: Mapping[str, pl.Series] | None = None,
+) -> Settled:
     """Return one value per image and attribute.
 
     A finding that one row calls present and another absent is present: the union. Another attribute with several values
@@ -67,8 +73,10 @@ def settle_attributes(attributes: pl.DataFrame, facts: pl.DataFrame, images: pl.
         attributes: columns of ``datasets.base.ATTRIBUTES``.
         facts: what reports say, as in ``report_texts.ReadReports``.
         images: columns image_id, patient_id, study_id, laterality of all images.
+        searched: as in ``datasets.base.Annotations``.
     """
     table, torn = _to_wide(attributes, images)
+    table = _with_absences(table, searched or {})
     rejects = [_told(torn.filter(attribute), "image_id", detail) for attribute, detail in (
         (pl.col("attribute").is_in(_UNIONS), "{} is 1 in one row and 0 in another; 1 is used"),
         (~pl.col("attribute").is_in(_UNIONS), "{} has several values; it is left out"),
@@ -138,7 +146,22 @@ def _to_wide(attributes: pl.DataFrame, images: pl.DataFrame) -> tuple[pl.DataFra
     grouped = grouped.filter((pl.col("value") == pl.col("least")) | union)
     wide = grouped.pivot(on="attribute", on_columns=names, index="image", values="value").sort("image")
     found = torn.join(numbered, on="image").select("image_id", pl.col("attribute").cast(pl.String))
-    return numbered.join(wide, on="image", maintain_order="left").drop("image"), found.sort("image_id", "attribute")
+    return numbered.join(wide, on="image", how="left", maintain_order="left").drop("image"), found.sort("image_id", "attribute")
+
+
+def _with_absences(wide: pl.DataFrame, searched: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """Return ``wide`` with 0 where an attribute was looked for and no label speaks of it."""
+    names: dict[int, list[str]] = {}
+    for name, image_ids in searched.items():
+        names.setdefault(id(image_ids), []).append(name)
+    for group in names.values():
+        seen = wide["image_id"].is_in(searched[group[0]].implode())
+        known = [pl.col(name) if name in wide.columns else pl.lit(None, pl.Int32) for name in group]
+        wide = wide.with_columns(
+            pl.when(value.is_null() & seen).then(pl.lit(0, pl.Int32)).otherwise(value).alias(name)
+            for name, value in zip(group, known, strict=True)
+        )
+    return wide
 
 
 def _to_long(wide: pl.DataFrame) -> pl.DataFrame:

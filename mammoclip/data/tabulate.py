@@ -75,7 +75,8 @@ def tabulate_dataset(
     findings, box_rejects = _place(annotations.findings, images.join(sizes, on="image_id"), mode)
     reports = read_reports(annotations.reports, images, mode, processes)
     of_breasts = spread_over_images(annotations.breast_attributes, images)
-    settled = settle_attributes(pl.concat([annotations.attributes, of_breasts]), reports.facts, images)
+    stated = pl.concat([annotations.attributes, of_breasts])
+    settled = settle_attributes(stated, reports.facts, images, annotations.searched)
     boxes = findings.filter(pl.col("finding") != NO_FINDING).drop_nulls(BOX)
     # A magnification or spot view shows part of a breast: it is an image, but no CC or MLO of a pair.
     partial = index.filter(pl.col("magnification") | pl.col("spot_compression"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -95,6 +95,8 @@ class Annotations:
     breast_attributes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=BREAST_ATTRIBUTES))
     reports: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REPORTS))
     rejected: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECTED))
+    searched: Mapping[str, pl.Series] = field(default_factory=dict)
+    """Attribute -> image_id of the images in which the annotators looked for it: where no label says 1, it is 0."""
 
 
 class Adapter:
@@ -146,16 +148,10 @@ def most_urgent(birads: pl.Expr) -> pl.Expr:
     return rank.max().replace_strict(list(range(7)), order, return_dtype=pl.Int32)
 
 
-def label_findings(image_ids: pl.Series, findings: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Label every image with 1 for the findings it has and 0 for the others of ``names``; ``ATTRIBUTES``.
-
-    For data sets whose annotators looked for all of ``names`` in every image.
-    """
-    images = pl.DataFrame({"image_id": image_ids.unique()})
-    every = images.join(pl.DataFrame({"attribute": list(names)}), how="cross")
-    present = findings.select("image_id", attribute="finding", value=pl.lit(1, pl.Int32)).unique()
-    labelled = every.join(present, on=["image_id", "attribute"], how="left").with_columns(pl.col("value").fill_null(0))
-    return labelled.select(pl.col(name).cast(dtype) for name, dtype in ATTRIBUTES.items())
+def present_findings(findings: pl.DataFrame) -> pl.DataFrame:
+    """Label every image with 1 for the findings it has; ``ATTRIBUTES``."""
+    present = findings.select("image_id", attribute="finding", value=pl.lit(1, pl.Int32))
+    return present.unique(maintain_order=True)
 
 
 def join_by_stem(folder: Path, root: Path, table: pl.DataFrame) -> pl.DataFrame:

@@ -78,12 +78,13 @@ class InBreast(base.Adapter):
         grades = sheet.frame.select("image_id", density=pl.col("ACR") - 1, birads="Bi-Rads")
         outlines, rejected = _read_outlines(root)
         unread = rejected["path"].str.extract(r"^AllXML/(.*)\.xml$", 1)
-        attributes = [base.to_attributes(grades)]
-        if (root / "AllXML").is_dir():
-            annotated = sheet.frame.filter(~pl.col("image_id").is_in(unread.implode()))["image_id"]
-            attributes.append(base.label_findings(annotated, outlines, _LABELS))
-        boxed = outlines.filter(pl.col("finding").is_in(base.FINDING_NAMES))
-        return base.Annotations(boxed, pl.concat(attributes), rejected=pl.concat([sheet.rejected, rejected]))
+        annotated = sheet.frame.filter(~pl.col("image_id").is_in(unread.implode()))["image_id"]
+        return base.Annotations(
+            findings=outlines.filter(pl.col("finding").is_in(base.FINDING_NAMES)),
+            attributes=pl.concat([base.present_findings(outlines), base.to_attributes(grades)]),
+            rejected=pl.concat([sheet.rejected, rejected]),
+            searched=dict.fromkeys(_LABELS, annotated) if (root / "AllXML").is_dir() else {},
+        )
 
     def _sheet(self, root: Path) -> Sheet:
         sheet = Sheet(root, "INbreast.csv", _COLUMNS, separator=";")

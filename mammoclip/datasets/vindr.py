@@ -72,11 +72,12 @@ class VinDr(base.Adapter):
         images.read_values("breast_birads", _BIRADS)
         breast = images.frame.select("image_id", density="breast_density", birads="breast_birads")
         findings, rejected = self._findings(root, images.frame["image_id"])
-        labelled = base.label_findings(findings["image_id"], findings, [*base.FINDING_NAMES, base.NO_FINDING])
+        annotated = findings["image_id"].unique(maintain_order=True)
         return base.Annotations(
             findings=findings,
-            attributes=pl.concat([labelled, base.to_attributes(breast)]),
+            attributes=pl.concat([base.present_findings(findings), base.to_attributes(breast)]),
             rejected=pl.concat([images.rejected, rejected]),
+            searched=dict.fromkeys([*base.FINDING_NAMES, base.NO_FINDING], annotated),
         )
 
     def _images(self, root: Path) -> Sheet:

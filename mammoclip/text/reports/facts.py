@@ -19,7 +19,7 @@ _SECTIONS = ("BREAST COMPOSITION", "FINDINGS", "IMPRESSION", "ASSESSMENT", "RECO
 _HEADING_WORD = {"BREAST COMPOSITION": "density: ", "ASSESSMENT": "assessment: "}
 _CONCERN = (1, 2, 3, 0, 4, 5, 6)
 _KEY_LENGTH = 4
-_SIZE = re.compile(r"\d+(?:\.\d+)?(?= ?[cm]m\b)")
+_MEASURE = re.compile(r"\d+(?:\.\d+)?(?= ?[cm]m\b)|\b\d{3,}\b")  # sizes, years, numbers of other exams
 _CLAUSE_BREAK = re.compile(r"[;,:]|\b(?:but|while|whereas|and(?= (?:an?|no|in|on|the|there|bi)\b))\b")
 
 
@@ -58,8 +58,8 @@ Fact(attribute='birads', value=2, laterality=None)]
         heading = _HEADING_WORD.get(section, "")
         of_section: list[Fact] = []
         for sentence, sides in sentences_with_sides(sections[section]):
-            # Without their sizes many sentences are the same, and are read once.
-            of_sentence = _sentence_facts(_SIZE.sub("9", f"{heading}{sentence}".lower()))
+            # Without their measures many sentences are the same, and are read once.
+            of_sentence = _sentence_facts(_MEASURE.sub("9", f"{heading}{sentence}".lower()))
             if len(sides) == 1:
                 (side,) = sides
                 of_sentence = tuple(Fact(fact.attribute, fact.value, side) for fact in of_sentence)

@@ -56,6 +56,20 @@ def test_no_finding_beside_a_finding_is_wrong() -> None:
     ]
 
 
+def test_what_was_looked_for_and_is_not_stated_is_absent() -> None:
+    said = pl.DataFrame([("pLCC", "mass", 1)], schema=base.ATTRIBUTES, orient="row")
+    looked = pl.Series(["pLCC", "pLMLO"])
+    searched = {"mass": looked, "asymmetry": looked, "implant": pl.Series(["qRCC"])}
+    settled = settle_attributes(said, pl.DataFrame(schema=FACTS), IMAGES, searched)
+    assert settled.attributes.drop("source").rows() == [
+        ("pLCC", "mass", 1),
+        ("pLMLO", "mass", 0),
+        ("pLCC", "asymmetry", 0),
+        ("pLMLO", "asymmetry", 0),
+        ("qRCC", "implant", 0),
+    ]
+
+
 def test_what_a_report_says_of_a_breast_holds_for_its_images_where_no_table_speaks() -> None:
     facts = [("p", "sp", "reports.csv row 2", "L", "mass", 1), ("p", "sp", "reports.csv row 2", "L", "density", 1)]
     settled = settle([("pLCC", "density", 1)], facts)

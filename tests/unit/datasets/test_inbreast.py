@@ -64,7 +64,8 @@ def test_outlines_are_boxes_of_findings_and_labels(root: Path) -> None:
         ("20586908", "asymmetry", -3.0, 20.0, 8.0, 31.0, "AllXML/20586908.xml"),
     ]
     of = {
-        image: dict(said.attributes.filter(image_id=image).select("attribute", "value").rows())
+        image: {name: 0 for name, images in said.searched.items() if image in images}
+        | dict(said.attributes.filter(image_id=image).select("attribute", "value").rows())
         for image in ("20586908", "20586934", "20587054", "20587080")
     }
     absent = {"mass": 0, "asymmetry": 0, "architectural_distortion": 0, "calcification": 0}
@@ -92,13 +93,15 @@ def test_outlines_that_cannot_be_read_are_told_and_the_findings_of_the_image_unk
     said = InBreast().annotations(root)
     assert ("AllXML/20586934.xml", "wrong_type") in said.rejected.select("path", "reason").rows()
     assert set(said.attributes.filter(image_id="20586934")["attribute"]) == {"density", "birads"}
+    assert all("20586934" not in images for images in said.searched.values())
     assert len(said.findings) == 2
 
 
 def test_without_outlines_no_finding_is_known(root: Path) -> None:
     (root / "AllXML" / "20586908.xml").unlink()
     (root / "AllXML").rmdir()
-    assert set(InBreast().annotations(root).attributes["attribute"]) == {"density", "birads"}
+    said = InBreast().annotations(root)
+    assert set(said.attributes["attribute"]) == {"density", "birads"} and said.searched == {}
 
 
 def test_a_missing_column_or_table_is_named(root: Path) -> None:

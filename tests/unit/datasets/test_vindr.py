@@ -111,7 +111,10 @@ def rejected_of(root: Path) -> list[tuple[str, str, str]]:
 
 
 def labels_of(root: Path) -> dict[tuple[str, str], int]:
-    return {(image, name): value for image, name, value in VinDr().annotations(root).attributes.rows()}
+    """What is stated, and 0 for what was looked for and is not stated."""
+    said = VinDr().annotations(root)
+    absent = {(image, name): 0 for name, images in said.searched.items() for image in images}
+    return absent | {(image, name): value for image, name, value in said.attributes.rows()}
 
 
 def test_findings_are_one_row_per_category_of_a_box_and_name_their_row(root: Path) -> None:
