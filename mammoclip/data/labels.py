@@ -146,7 +146,8 @@ def _to_wide(attributes: pl.DataFrame, images: pl.DataFrame) -> tuple[pl.DataFra
     grouped = grouped.filter((pl.col("value") == pl.col("least")) | union)
     wide = grouped.pivot(on="attribute", on_columns=names, index="image", values="value").sort("image")
     found = torn.join(numbered, on="image").select("image_id", pl.col("attribute").cast(pl.String))
-    return numbered.join(wide, on="image", how="left", maintain_order="left").drop("image"), found.sort("image_id", "attribute")
+    every = numbered.join(wide, on="image", how="left", maintain_order="left").drop("image")
+    return every, found.sort("image_id", "attribute")
 
 
 def _with_absences(wide: pl.DataFrame, searched: Mapping[str, pl.Series]) -> pl.DataFrame:
