@@ -170,9 +170,14 @@ def join_by_stem(folder: Path, root: Path, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def to_files(table: pl.DataFrame) -> pl.DataFrame:
-    """Return ``FILES``, sorted by path: the columns of that name, null where ``table`` does not have them."""
+    """Return ``FILES``, sorted by path: the columns of that name, null where ``table`` does not have them.
+
+    One's own table may have a column ``rows`` that means something else: what is no number is null.
+    """
     absent = [pl.lit(None, dtype).alias(name) for name, dtype in FILES.items() if name not in table.columns]
-    complete = table.with_columns(absent).select(pl.col(name).cast(dtype) for name, dtype in FILES.items())
+    complete = table.with_columns(absent).select(
+        pl.col(name).cast(dtype, strict=False) for name, dtype in FILES.items()
+    )
     return complete.sort("path", "image_id", nulls_last=True, maintain_order=True)
 
 

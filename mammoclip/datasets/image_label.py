@@ -35,10 +35,7 @@ class ImageLabel(base.Adapter):
 
     def files(self, root: Path) -> pl.DataFrame:
         """List ``images/`` and join the table by image id."""
-        sheet = Sheet(root, "labels.csv", _COLUMNS)
-        if "fold" in sheet.frame.columns:
-            sheet.read_integers("fold", low=0)
-        return base.join_by_stem(root / "images", root, sheet.frame)
+        return base.join_by_stem(root / "images", root, Sheet(root, "labels.csv", _COLUMNS).frame)
 
     def annotations(self, root: Path) -> base.Annotations:
         """Return every label that is known.

@@ -51,6 +51,4 @@ class ImageReport(base.Adapter):
         sheet = Sheet(root, "reports.csv", _COLUMNS)
         if "study_id" not in sheet.frame.columns:
             sheet.frame = sheet.frame.with_columns(study_id=pl.col("patient_id"))
-        if "fold" in sheet.frame.columns:
-            sheet.read_integers("fold", low=0)
         return sheet

@@ -58,7 +58,4 @@ class Rsna(base.Adapter):
         )
 
     def _sheet(self, root: Path) -> Sheet:
-        sheet = Sheet(root, "train.csv", _COLUMNS)
-        if "fold" in sheet.frame.columns:
-            sheet.read_integers("fold", low=0)
-        return sheet
+        return Sheet(root, "train.csv", _COLUMNS)

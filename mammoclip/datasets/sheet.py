@@ -37,6 +37,8 @@ class Sheet:
     def __init__(self, root: Path, name: str, required: Sequence[str], separator: str = ",") -> None:
         """Read ``root/name``; blank lines are left out, and a row that repeats an earlier one is told.
 
+        A column ``fold``, where there is one, is read as whole numbers.
+
         Raises:
             DatasetError: if the file or one of the ``required`` columns is missing, or the file is not a CSV.
         """
@@ -45,6 +47,8 @@ class Sheet:
         self.frame = read_table(root / name, required, separator)
         again = ~pl.struct(pl.exclude("_row")).is_first_distinct()
         self.note(again, "duplicate_row", "equal to an earlier row in every column; it counts once")
+        if "fold" in self.frame.columns:  # the one optional column that means the same in every table
+            self.read_integers("fold", low=0)
 
     @property
     def rejected(self) -> pl.DataFrame:

@@ -87,3 +87,13 @@ def test_a_table_that_is_not_as_expected_says_which_column(root: Path, table: st
     (root / "labels.csv").write_text(table)
     with pytest.raises(DatasetError, match=message):
         ImageLabel().annotations(root)
+
+
+def test_a_fold_that_is_no_number_is_told_and_other_columns_of_our_names_do_no_harm(root: Path) -> None:
+    lines = TABLE.splitlines()
+    (root / "labels.csv").write_text("\n".join([f"{lines[0]},fold,rows", *(f"{line},x,2" for line in lines[1:])]))
+    assert set(ImageLabel().files(root)["fold"]) == {None}
+    said = ImageLabel().annotations(root)
+    assert said.rejected["path"].to_list() == [f"labels.csv row {row}" for row in (2, 3, 4, 5)]
+    (root / "labels.csv").write_text("\n".join([f"{lines[0]},rows", *(f"{line},upper" for line in lines[1:])]))
+    assert set(ImageLabel().files(root)["rows"]) == {None}
