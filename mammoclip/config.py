@@ -182,11 +182,11 @@ class Augmentation(Section):
 class LossWeights(Section):
     """The objective and the weights of its terms (paper: multi-view supervision)."""
 
-    objective: Literal["multi_view", "convirt"] = Field(
+    objective: Literal["multi_view", "convirt", "siglip"] = Field(
         default="multi_view",
-        description="multi_view: two images and two texts; convirt: the plain baseline, one of each",
+        description="multi_view: two images and two texts; convirt: the plain baseline, one of each; siglip: sigmoid "
+        "loss of both images with both texts",
     )
-
     image_text: float = Field(default=1.0, ge=0, description="weight of the mean of image-to-text and text-to-image")
     image_image: float = Field(default=1.0, ge=0, description="weight of the image-to-image term")
     text_text: float = Field(default=0.5, ge=0, description="weight of the text-to-text term")
@@ -203,12 +203,21 @@ class Run(Section):
         default="none",
         description="none: trains; untrained: initial weights; shuffled_reports: texts permuted over patients",
     )
+    changes: dict[str, Any] = Field(
+        default={}, description="keys of pretrain that are otherwise in this run, such as {image_encoder: timm:resnet50}"
+    )
 
 
 class PretrainSection(Section):
     """Contrastive image-text pretraining through DeepSpeed."""
 
-    datasets: list[Name] = Field(description="data sets whose training patients are used")
+    datasets: list[Name] = Field(min_length=1, description="data sets whose training patients are used")
+    dataset_weights: dict[Name, PositiveFloat] = Field(
+        default={}, description="times that a breast of a data set is seen in an epoch; a data set not named here: 1"
+    )
+    batches: Literal["mixed", "homogeneous"] = Field(
+        default="mixed", description="a batch mixes the data sets by chance, or is of one data set"
+    )
     runs: dict[Name, Run] = Field(description="runs by name")
     image_encoder: ImageEncoderName = Field(
         default="efficientnet-b5",
@@ -258,7 +267,14 @@ class PretrainSection(Section):
     weight_decay: float = Field(default=1e-4, ge=0, description="weight decay of AdamW, all parameters alike")
     loss: LossWeights = LossWeights()
     augmentation: Augmentation = Augmentation()
-    gpus: int = Field(default=1, ge=0, description="GPUs of a run, one process each, on one node; 0: on the CPU")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        default="auto", description="of the encoders; weights and loss are fp32. auto: bf16 on a GPU, fp32 on a CPU"
+    )
+    sync_batch_norm: bool = Field(
+        default=False, description="batch normalisation over all processes of a run; on GPUs only"
+    )
+    gpus: int = Field(default=1, ge=0, description="GPUs of a run on each node, one process each; 0: on the CPU")
+    nodes: PositiveInt = Field(default=1, description="nodes of a run, under SLURM")
     threads: PositiveInt = Field(default=8, description="CPU threads per process")
     deepspeed: str = Field(default="workflow/deepspeed/zero0.json", description="DeepSpeed configuration file")
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="time between resume checkpoints, in minutes")

@@ -2,10 +2,10 @@
 
 ======================  ============================================================================================
 ``model.safetensors``   state dict of ``MammoClip`` (``image_encoder.*``, ``text_encoder.text_encoder.*``,
-                        ``image_projection.projection.*``, ``text_projection.projection.*``, ``logit_scale``), with
-                        adapters of the text encoder merged into its weights
+                        ``image_projection.projection.*``, ``text_projection.projection.*``, ``logit_scale``,
+                        ``logit_bias`` of the sigmoid loss), with adapters of the text encoder merged into its weights
 ``config.json``         format, version, architecture of both encoders, ``embedding_dim``, ``projection`` (``linear``
-                        where it is missing), image size and normalisation, ``max_tokens``, free ``metadata``
+                        where it is missing), ``sigmoid_loss`` (false where it is missing), image size and normalisation, ``max_tokens``, free ``metadata``
 ``tokenizer/``          the tokenizer as transformers saves it
 ======================  ============================================================================================
 """
@@ -59,6 +59,7 @@ def save_pretrained(
         "text_encoder": model.text_encoder.config,
         "embedding_dim": model.embedding_dim,
         "projection": model.projection,
+        "sigmoid_loss": model.logit_bias is not None,
         "image": {"height_px": image_size_px[0], "width_px": image_size_px[1], "normalisation": _NORMALISATION},
         "max_tokens": tokenizer.model_max_length,
         "metadata": dict(metadata),
@@ -98,6 +99,7 @@ def load(path_or_hub_id: str | Path, device: str = "cpu", dtype: torch.dtype | N
                 text_encoder_from_config(config["text_encoder"]),
                 config["embedding_dim"],
                 config.get("projection", "linear"),
+                config.get("sigmoid_loss", False),
             )
         image_size_px = (int(config["image"]["height_px"]), int(config["image"]["width_px"]))
         max_tokens, metadata = int(config["max_tokens"]), dict(config["metadata"])

@@ -19,6 +19,8 @@ from mammoclip.models.image_encoder import ImageEncoder, load_image_encoder
 from mammoclip.models.text_encoder import TextEncoder, load_text_encoder
 
 INITIAL_TEMPERATURE = 0.07
+INITIAL_SIGMOID_SCALE = 10.0
+INITIAL_SIGMOID_BIAS = -10.0
 ProjectionKind = Literal["linear", "mlp"]
 
 
@@ -71,8 +73,9 @@ class Projection(nn.Module):
 class MammoClip(nn.Module):
     """Embeds mammograms and sentences into one space.
 
-    ``logit_scale`` is the logarithm of the factor applied to cosine similarities (initially log(1 / 0.07)); use
-    ``logit_scale.exp()`` in the loss.
+    ``logit_scale`` is the logarithm of the factor applied to cosine similarities; use ``logit_scale.exp()`` in the
+    loss. It is log(1 / 0.07) initially, and ``logit_bias`` is None; for the sigmoid loss they are log(10) and -10 (Zhai
+    et al., ICCV 2023).
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class MammoClip(nn.Module):
         text_encoder: TextEncoder,
         embedding_dim: int = 512,
         projection: ProjectionKind = "linear",
+        sigmoid_loss: bool = False,
     ) -> None:
         """Join the two encoders; the projections are drawn from torch's global random state."""
         super().__init__()
@@ -91,7 +95,9 @@ class MammoClip(nn.Module):
         self.image_projection = Projection(image_encoder.num_features, embedding_dim, projection)
         self.text_projection = Projection(text_encoder.num_features, embedding_dim, projection)
         # One element, not zero dimensions: DeepSpeed cannot broadcast a scalar parameter.
-        self.logit_scale = nn.Parameter(torch.full((1,), math.log(1 / INITIAL_TEMPERATURE)))
+        scale = INITIAL_SIGMOID_SCALE if sigmoid_loss else 1 / INITIAL_TEMPERATURE
+        self.logit_scale = nn.Parameter(torch.full((1,), math.log(scale)))
+        self.logit_bias = nn.Parameter(torch.full((1,), INITIAL_SIGMOID_BIAS)) if sigmoid_loss else None
 
     def image_features(self, images: Tensor) -> Tensor:
         """Pooled features (B, C) before the projection, of normalised images (B, 1 or 3, H, W); see ``normalise``.
@@ -113,9 +119,13 @@ class MammoClip(nn.Module):
         """L2-normalised embeddings (B, D) of token ids and their mask, both (B, T)."""
         return F.normalize(self.text_projection(self.text_encoder(input_ids, attention_mask)), dim=-1)
 
-    def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image embeddings, text embeddings and ``logit_scale``: one call, as data-parallel wrappers need it."""
-        return self.encode_image(images), self.encode_text(input_ids, attention_mask), self.logit_scale
+    def logit_parameters(self) -> list[nn.Parameter]:
+        """``logit_scale``, and ``logit_bias`` where there is one."""
+        return [self.logit_scale] if self.logit_bias is None else [self.logit_scale, self.logit_bias]
+
+    def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Image and text embeddings and ``logit_parameters``: one call, as data-parallel wrappers need it."""
+        return self.encode_image(images), self.encode_text(input_ids, attention_mask), *self.logit_parameters()
 
 
 def build_model(
@@ -124,6 +134,7 @@ def build_model(
     embedding_dim: int = 512,
     seed: int = 0,
     projection: ProjectionKind = "linear",
+    sigmoid_loss: bool = False,
 ) -> MammoClip:
     """A model ready for pretraining: encoders from their weights, what has no weights drawn from ``seed``.
 
@@ -136,4 +147,5 @@ def build_model(
             load_text_encoder(text_encoder.name_or_path, text_encoder.lora_rank),
             embedding_dim,
             projection,
+            sigmoid_loss,
         )

@@ -38,6 +38,11 @@ class Gradients:
         """Those of both images and both texts."""
         return self.image_1, self.image_2, self.text_1, self.text_2
 
+    @property
+    def scalars(self) -> list[Tensor]:
+        """Those of the logit scale, and of the logit bias where there is one."""
+        return [self.logit_scale] if self.logit_bias is None else [self.logit_scale, self.logit_bias]
+
 
 def loss_and_embedding_gradients(
     image_1: Tensor,

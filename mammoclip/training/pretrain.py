@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -20,10 +21,12 @@ from mammoclip.config import PretrainSection
 from mammoclip.data.pairs import PairSampler
 from mammoclip.errors import Interrupted, ModelError
 from mammoclip.models import MammoClip
+from mammoclip.models.weights import load_into
 from mammoclip.training.batches import Batch, batch_sizes, iterate_batches, num_batches
 from mammoclip.training.distributed import largest_over_processes, mean_over_processes
 from mammoclip.training.interruption import StopRequest, stop_requests
-from mammoclip.training.resume import load_checkpoint, save_checkpoint
+from mammoclip.training.engine import build_engine, load_optimizer_state, whole_weights
+from mammoclip.training.resume import read_checkpoint, save_checkpoint
 from mammoclip.training.schedule import learning_rate_factor
 from mammoclip.training.step import Stepper
 from mammoclip.training.watch import Watch
@@ -74,30 +77,38 @@ def train(model: MammoClip, job: Job) -> pl.DataFrame:
             f"{len(job.validation)} validation breasts are fewer than {job.world_size} processes; "
             "raise tabulate.validation_fraction"
         )
-    engine = _engine(model, job, micro, own // micro)
-    stepper = Stepper(engine, section.loss, micro, job.seed, job.rank)
-    state = load_checkpoint(engine, job.work, job.rank) or {"step": 0, "rows": [], "best": float("inf")}
-    if state["step"]:
+    checkpoint = read_checkpoint(job.work, job.rank)
+    trained = copy.deepcopy(model)  # ZeRO may take its weights apart
+    if checkpoint:
+        load_into(trained, checkpoint["weights"], f"the checkpoint in {job.work}")
+    engine = build_engine(trained, section, job.deepspeed, micro, own // micro)
+    state = {"step": 0, "rows": [], "best": float("inf")}
+    if checkpoint:
+        load_optimizer_state(engine, checkpoint["optimizer"])
+        state = checkpoint["state"]
         log.info("pretrain: resuming after step %d", state["step"])
+    stepper = Stepper(engine, section.loss, micro, job.seed, job.rank)
     total = section.num_epochs * per_epoch
     watch = Watch(total, 2 * section.global_batch_size)
     with stop_requests() as stop:
         while state["step"] < total:
-            _train_epoch(stepper, model, job, state, per_epoch, watch, stop)
-            loss = _validate(stepper, model, job, own, state)
+            _train_epoch(stepper, job, state, per_epoch, watch, stop)
+            loss = _validate(stepper, job, own, state)
             if loss < state["best"]:
                 state["best"] = loss
+                weights = whole_weights(engine)
                 if job.rank == 0:
                     with atomic_path(job.work / _BEST) as temporary:
-                        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
+                        save_file(weights, temporary)
             save_checkpoint(engine, state, job.work, job.rank)
+    if job.world_size > 1:
+        torch.distributed.barrier()  # process 0 may still be writing
     model.load_state_dict(load_file(job.work / _BEST))
     return pl.DataFrame(state["rows"], schema=STEPS.schema, orient="row")
 
 
 def _train_epoch(
     stepper: Stepper,
-    model: MammoClip,
     job: Job,
     state: dict[str, Any],
     per_epoch: int,
@@ -123,7 +134,7 @@ def _train_epoch(
         terms = stepper.train(batch, state["step"])
         state["step"] += 1
         rate = section.learning_rate * factor
-        means = _record(state["rows"], "train", epoch, state["step"], [terms], model=model, learning_rate=rate)
+        means = _record(state["rows"], "train", epoch, state["step"], [terms], rate)
         watch.step(epoch, state["step"], means, state["rows"][-1][-1], rate)
         # The clock of process 0 alone decides; a request to stop may reach any process.
         due = job.rank == 0 and time.monotonic() - saved > section.checkpoint_minutes * 60
@@ -134,28 +145,6 @@ def _train_epoch(
             saved = time.monotonic()
         if wanted == _STOP:
             raise Interrupted(f"pretraining was asked to stop after step {state['step']} of {total}; run it again")
-
-
-def _engine(model: MammoClip, job: Job, micro_batch_size: int, num_parts: int) -> Any:
-    import deepspeed  # noqa: PLC0415  (seconds to import, and only training needs it)
-
-    section = job.section
-    projections = [*model.image_projection.parameters(), *model.text_projection.parameters(), model.logit_scale]
-    known = {id(parameter) for parameter in projections}
-    encoders = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    groups = [
-        {"params": encoders, "peak": section.learning_rate},
-        {"params": projections, "peak": section.projection_learning_rate or section.learning_rate},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=section.learning_rate, weight_decay=section.weight_decay)
-    config = {
-        **job.deepspeed,
-        "train_micro_batch_size_per_gpu": micro_batch_size,
-        "gradient_accumulation_steps": num_parts,
-        "bf16": {"enabled": torch.cuda.is_available()},
-    }
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
-    return engine
 
 
 def _batches(job: Job, sampler: PairSampler, batch_size: int, epoch: int = 0, first_batch: int = 0) -> Iterator[Batch]:
@@ -171,18 +160,18 @@ def _batches(job: Job, sampler: PairSampler, batch_size: int, epoch: int = 0, fi
     )
 
 
-def _validate(stepper: Stepper, model: MammoClip, job: Job, own: int, state: dict[str, Any]) -> float:
+def _validate(stepper: Stepper, job: Job, own: int, state: dict[str, Any]) -> float:
     """Record and return the mean loss over the validation breasts after an epoch."""
     stepper.engine.eval()
     if job.world_size > 1:
-        for buffer in model.buffers():  # batch-norm statistics: validate the model that process 0 saves
+        for buffer in stepper.engine.module.buffers():  # batch-norm statistics: validate the model that process 0 saves
             torch.distributed.broadcast(buffer, 0)
     per_process = len(job.validation) // job.world_size
     # As many batches as training would take, of equal size, so that next to no breast is left out of the last one.
     size = per_process // math.ceil(per_process / own)
     terms = [stepper.validate(batch) for batch in _batches(job, job.validation, size)]
     epoch = state["rows"][-1][1]
-    loss = _record(state["rows"], "validation", epoch, state["step"], terms, model=model, learning_rate=None)["loss"]
+    loss = _record(state["rows"], "validation", epoch, state["step"], terms, None)["loss"]
     log.info("pretrain: epoch %d, validation loss %.3f", epoch + 1, loss)
     return loss
 
@@ -193,8 +182,6 @@ def _record(
     epoch: int,
     step: int,
     terms: list[dict[str, Tensor]],
-    *,
-    model: MammoClip,
     learning_rate: float | None,
 ) -> dict[str, float]:
     """Append a row of the ``steps`` table, and return its terms: means over batches and processes."""
@@ -202,6 +189,5 @@ def _record(
     means = mean_over_processes(values.double().mean(dim=0)).tolist()
     if means[0] != means[0] or means[0] == float("inf"):
         raise ModelError(f"the {split} loss is not finite at step {step}; lower pretrain.learning_rate")
-    temperature = float(torch.exp(-model.logit_scale.detach()))
-    rows.append((split, epoch, step, *means, learning_rate, temperature))
+    rows.append((split, epoch, step, *means, learning_rate, float(terms[-1]["temperature"])))
     return dict(zip(_TERMS, means, strict=True))

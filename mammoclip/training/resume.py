@@ -1,75 +1,69 @@
 """Resume checkpoints of a run: each appears whole, in one rename, and the newest two are kept.
 
-A checkpoint is a folder ``step-<steps done>`` that DeepSpeed wrote. One that was damaged later (full disk, lost power)
-is recognised by the checksums inside its files, removed and passed over.
+A checkpoint is a file ``step-<steps done>.pt``: the state of the run in one piece, which fits any number of processes
+and any ZeRO stage. One that was damaged later (full disk, lost power) is recognised by the checksums inside, removed
+and passed over.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from mammoclip.artifacts import atomic_path
 from mammoclip.training.distributed import decide_together
+from mammoclip.training.engine import whole_optimizer_state, whole_weights
 
 log = logging.getLogger(__name__)
 
-_STATE = "mammoclip"  # DeepSpeed puts keys of its own beside ours
-_UNFINISHED = "unfinished"
 _KEPT = 2
 
 
 def save_checkpoint(engine: Any, state: dict[str, Any], work: Path, rank: int) -> None:
     """Write the engine and ``state`` (with its ``step``) under ``work``; every process of the run must call it."""
+    checkpoint = {"weights": whole_weights(engine), "optimizer": whole_optimizer_state(engine), "state": state}
     if rank == 0:
-        shutil.rmtree(work / _UNFINISHED, ignore_errors=True)
-    engine.save_checkpoint(str(work), tag=_UNFINISHED, client_state={_STATE: state}, save_latest=False)
-    if rank == 0:
-        folder = work / f"step-{state['step']}"
-        shutil.rmtree(folder, ignore_errors=True)
-        (work / _UNFINISHED).rename(folder)
+        with atomic_path(work / f"step-{state['step']}.pt") as temporary:
+            torch.save(checkpoint, temporary)
         for old in _newest_first(work)[_KEPT:]:
-            shutil.rmtree(old)
+            old.unlink()
 
 
-def load_checkpoint(engine: Any, work: Path, rank: int) -> dict[str, Any] | None:
-    """Load the newest whole checkpoint under ``work`` and return its state, or None if there is none."""
+def read_checkpoint(work: Path, rank: int) -> dict[str, Any] | None:
+    """Return the newest whole checkpoint under ``work`` (``weights``, ``optimizer``, ``state``), or None."""
     step = decide_together(_newest_whole_step(work) if rank == 0 else -1)
     if step < 0:
         return None
-    _, client_state = engine.load_checkpoint(str(work), tag=f"step-{step}")
-    state: dict[str, Any] = client_state[_STATE]
-    return state
+    checkpoint: dict[str, Any] = torch.load(work / f"step-{step}.pt", map_location="cpu", weights_only=True)
+    return checkpoint
 
 
 def _newest_whole_step(work: Path) -> int:
     """Return the step of the newest whole checkpoint, -1 without one, and remove damaged ones."""
-    for folder in _newest_first(work):
-        if _is_whole(folder):
-            return _step(folder)
-        log.warning("pretrain: the checkpoint %s is damaged; going back to an older one", folder.name)
-        shutil.rmtree(folder)
+    for path in _newest_first(work):
+        if _is_whole(path):
+            return _step(path)
+        log.warning("pretrain: the checkpoint %s is damaged; going back to an older one", path.name)
+        path.unlink()
     return -1
 
 
 def _newest_first(work: Path) -> list[Path]:
-    return sorted(work.glob("step-*"), key=_step, reverse=True)
+    return sorted(work.glob("step-*.pt"), key=_step, reverse=True)
 
 
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
-def _is_whole(folder: Path) -> bool:
-    """Return whether every file is an archive (torch's format) whose parts have their checksums."""
-    files = list(folder.glob("*.pt"))
+def _is_whole(path: Path) -> bool:
+    """Return whether the archive (torch's format) and the checksums of its parts are there."""
     try:
-        for file in files:
-            with zipfile.ZipFile(file) as archive:
-                if archive.testzip() is not None:
-                    return False
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
     except (OSError, zipfile.BadZipFile):
         return False
-    return bool(files)

@@ -24,8 +24,8 @@ from mammoclip.training.distributed import gather_with_gradient
 from mammoclip.training.gradient_cache import loss_and_embedding_gradients
 from mammoclip.training.objective import contrastive_loss
 
-Embeddings = tuple[Tensor, Tensor, Tensor]
-"""Images (2B x D) and texts (2B x D), first views first, and the logit scale."""
+Embeddings = tuple[Tensor, ...]
+"""Images (2B x D) and texts (2B x D), first views first, the logit scale, and the logit bias of the sigmoid loss."""
 
 
 @dataclass(frozen=True)
@@ -47,41 +47,44 @@ class Stepper:
         if len(parts) == 1:
             views, options = self._views([self._embed(parts[0], step, 0)], parts)
             terms = contrastive_loss(*views, **options)
+            told = _told(terms, views[4])
             self.engine.backward(terms["loss"])
             self.engine.step()
-            return {name: term.detach() for name, term in terms.items()}
+            return told
         with torch.no_grad(), unchanged_statistics(self.engine.module):
             cached = [self._embed(part, step, number) for number, part in enumerate(parts)]
         views, options = self._views(cached, parts)
         terms, gradients = loss_and_embedding_gradients(*views, **options)
+        told = _told(terms, views[4])
         start = 0
         for number, part in enumerate(parts):
-            images, texts, logit_scale = self._embed(part, step, number)
+            images, texts, *scalars = self._embed(part, step, number)
             rows = slice(start, start := start + len(part))
             surrogate = sum(
                 (view * gradient[rows]).sum()
                 for view, gradient in zip([*images.chunk(2), *texts.chunk(2)], gradients.views, strict=True)
             )
             if number == 0:  # the loss knows one logit scale, not one a part
-                surrogate = surrogate + (logit_scale * gradients.logit_scale).sum()
+                pairs = zip(scalars, gradients.scalars, strict=True)
+                surrogate = surrogate + sum((scalar * gradient).sum() for scalar, gradient in pairs)
             # DeepSpeed divides by the parts, as of a mean; this is a sum.
             self.engine.backward(surrogate * len(parts))
             self.engine.step()
-        return terms
+        return told
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss."""
         parts = batch.to(self.engine.device).parts(self.micro_batch_size)
         views, options = self._views([self._embed(part, 0, number) for number, part in enumerate(parts)], parts)
-        return contrastive_loss(*views, **options)
+        return _told(contrastive_loss(*views, **options), views[4])
 
     def _embed(self, part: Batch, step: int, number: int) -> Embeddings:
         # Dropout depends on nothing else, so that it is the same when a part is embedded again, or after a resume.
         seed = np.random.SeedSequence([self.seed, 5, step, self.rank, number]).generate_state(1, np.uint64)
         torch.manual_seed(int(seed[0] >> np.uint64(1)))
-        images, texts, logit_scale = self.engine(normalise(part.images), part.input_ids, part.attention_mask)
-        return images.float(), texts.float(), logit_scale.float()
+        embedded = self.engine(normalise(part.images), part.input_ids, part.attention_mask)
+        return tuple(tensor.float() for tensor in embedded)
 
     def _views(self, embedded: list[Embeddings], parts: list[Batch]) -> tuple[list[Tensor], dict[str, Any]]:
         """Return image_1, image_2, text_1, text_2 of all parts and the logit scale, and the options of the loss."""
@@ -90,6 +93,7 @@ class Stepper:
         patients = torch.cat([part.patient_ids.chunk(2)[0] for part in parts])
         options = {
             "objective": self.weights.objective,
+            "logit_bias": embedded[0][3] if len(embedded[0]) > 3 else None,
             "image_text_weight": self.weights.image_text,
             "image_image_weight": self.weights.image_image,
             "text_text_weight": self.weights.text_text,
@@ -99,6 +103,12 @@ class Stepper:
             "first_row": self.rank * len(views[0]),
         }
         return [*views, embedded[0][2]], options
+
+
+def _told(terms: dict[str, Tensor], logit_scale: Tensor) -> dict[str, Tensor]:
+    """Return the terms without graph, and the ``temperature`` that they were computed with."""
+    temperature = torch.exp(-logit_scale).squeeze()
+    return {name: term.detach() for name, term in {**terms, "temperature": temperature}.items()}
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def make_samplers(spec: dict[str, Any], work: Path, rank: int) -> tuple[PairSamp
 
     def read(image_id: str) -> Image:
         if kill and kill["rank"] == rank and image_id.startswith(kill["split"]):
-            steps = [int(folder.name.partition("-")[2]) for folder in work.glob("step-*")]
+            steps = [int(path.stem.partition("-")[2]) for path in work.glob("step-*.pt")]
             if max(steps, default=-1) >= kill["step"]:
                 os.kill(os.getpid(), getattr(signal, kill.get("signal", "SIGKILL")))
         return draw_image(image_id)
@@ -103,7 +103,7 @@ def validation_loss(model: MammoClip, sampler: PairSampler, tokenizer: Any, sect
         world_size=1,
         threads=1,
     ):
-        images, texts, scale = model(normalise(batch.images), batch.input_ids, batch.attention_mask)
+        images, texts, scale, *_ = model(normalise(batch.images), batch.input_ids, batch.attention_mask)
         terms = contrastive_loss(*images.chunk(2), *texts.chunk(2), scale)
         loss = weights.image_text * terms["image_text"] + weights.image_image * terms["image_image"]
         losses.append(float(loss + weights.text_text * terms["text_text"]))

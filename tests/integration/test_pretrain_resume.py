@@ -84,14 +84,12 @@ def assert_same_run(found: Path, expected: Path, rank: int = 0) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The resume checkpoints in a job's work folder, oldest first."""
-    return sorted((folder / "work").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted((folder / "work").glob("step-*.pt"), key=lambda path: int(path.stem.removeprefix("step-")))
 
 
 def damage(checkpoint: Path) -> None:
-    """Leave half of every file, as a full disk or a lost page cache does."""
-    for path in checkpoint.rglob("*"):
-        if path.is_file():
-            os.truncate(path, path.stat().st_size // 2)
+    """Leave half of the file, as a full disk or a lost page cache does."""
+    os.truncate(checkpoint, checkpoint.stat().st_size // 2)
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +115,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for checkpoint in checkpoints(folder / "all-damaged"):
         damage(checkpoint)
     newest = checkpoints(folder / "half-written")[-1]
-    damage(shutil.copytree(newest, newest.with_name("step-11")))
-    (newest.with_name("step-12")).mkdir()
+    damage(shutil.copy(newest, newest.with_name("step-11.pt")))
+    (newest.with_name(".step-12.pt.partial")).write_bytes(newest.read_bytes()[:1000])
     shutil.copytree(folder / "reference", folder / "finished")
     resumed = [*KILLS, *STOPS, "damaged", "all-damaged", "half-written", "finished"]
     launch(folder, [{"folder": name} for name in resumed])
@@ -253,7 +251,7 @@ def test_fewer_validation_breasts_than_processes_end_with_a_sentence(two_process
 def test_a_run_goes_on_with_another_number_of_processes(two_processes: Path) -> None:
     killed, shrunk = checkpoints(two_processes / "killed")[-1], steps_of(two_processes / "shrunk")
     reference = steps_of(two_processes / "reference")
-    done = int(killed.name.removeprefix("step-"))
+    done = int(killed.stem.removeprefix("step-"))
     assert 0 < done < 9
     before = shrunk.filter(pl.col("step") <= done, pl.col("split") == "train")
     assert before.equals(reference.filter(pl.col("step") <= done, pl.col("split") == "train"))

@@ -22,18 +22,29 @@ from mammoclip.training.objective import contrastive_loss
 from mammoclip.training.step import Stepper, unchanged_statistics
 
 HERE = Path(__file__).parent
-RUNS = {1: (8, 4, 2, 1), 2: (4, 2)}  # processes -> sizes of micro-batches
+OBJECTIVES = ("multi_view", "convirt", "siglip")
+ZERO = (0, 1, 2, 3)
+WHOLE = {objective: f"{objective}-0-8" for objective in OBJECTIVES}
+RUNS = {  # processes -> objective, ZeRO stage, size of micro-batches
+    1: [*WHOLE.values(), *(f"multi_view-0-{micro}" for micro in (4, 2, 1)), "siglip-0-2"],
+    2: [
+        *(f"{objective}-0-4" for objective in OBJECTIVES),
+        *(f"multi_view-{stage}-{micro}" for stage in ZERO for micro in (4, 2)[stage == 0 :]),
+        *(f"siglip-{stage}-2" for stage in (0, 3)),
+    ],
+}
+CASES = [(processes, case) for processes, cases in RUNS.items() for case in cases if case not in WHOLE.values()]
 
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights after one step on one global batch, embedded in parts of several sizes by one and two processes."""
     out = tmp_path_factory.mktemp("steps")
-    for processes, sizes in RUNS.items():
+    for processes, cases in RUNS.items():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-        command = [sys.executable, str(HERE / "step_process.py"), str(out), *map(str, sizes)]
+        command = [sys.executable, str(HERE / "step_process.py"), str(out), *cases]
         running = []
         for rank in range(processes):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_PORT": port}
@@ -44,30 +55,31 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def weights(steps: Path, processes: int, micro: int) -> dict[str, torch.Tensor]:
-    return load_file(steps / f"{processes}-{micro}.safetensors")
+def weights(steps: Path, processes: int, case: str) -> dict[str, torch.Tensor]:
+    return load_file(steps / f"{processes}-{case}.safetensors")
 
 
-@pytest.mark.parametrize(("processes", "micro"), [(p, m) for p, sizes in RUNS.items() for m in sizes][1:])
-def test_a_step_in_parts_is_the_step_of_the_whole_batch(steps: Path, processes: int, micro: int) -> None:
-    whole, parts = weights(steps, 1, 8), weights(steps, processes, micro)
+@pytest.mark.parametrize(("processes", "case"), CASES)
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(steps: Path, processes: int, case: str) -> None:
+    objective = WHOLE[case.split("-")[0]]
+    whole, parts = weights(steps, 1, objective), weights(steps, processes, case)
     assert max(float((whole[name] - parts[name]).abs().max()) for name in whole) < 1e-5
     if processes == 1:  # the terms of two processes are those of their own rows
-        terms = [json.loads((steps / f"{processes}-{size}.json").read_text()) for size in (8, micro)]
+        terms = [json.loads((steps / f"1-{name}.json").read_text()) for name in (objective, case)]
         assert terms[1] == pytest.approx(terms[0], rel=1e-5)
 
 
-def test_the_step_moved_every_weight_that_it_can_reach(steps: Path) -> None:
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_step_moved_every_weight_that_it_can_reach(steps: Path, objective: str) -> None:
     """The control: equal weights would also come of no step at all."""
-    torch.manual_seed(1)
-    config = {"model_type": "bert", "vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1,
-              "num_attention_heads": 1, "intermediate_size": 8}  # fmt: skip
-    before = MammoClip(
-        EfficientNet("efficientnet-lite0"), text_encoder_from_config(config), embedding_dim=8
-    ).state_dict()
-    after = weights(steps, 1, 2)
+    sys.path.insert(0, str(HERE))
+    from step_process import make_model
+
+    model = make_model(objective)
+    before, after = model.state_dict(), weights(steps, 1, WHOLE[objective])
     assert sum(not torch.equal(before[name], after[name]) for name in after) > 0.5 * len(after)
-    assert not torch.equal(before["logit_scale"], after["logit_scale"])
+    scalars = ["logit_scale", "logit_bias"] if objective == "siglip" else ["logit_scale"]
+    assert [name for name in scalars if torch.equal(before[name], after[name])] == []
 
 
 class Engine:
