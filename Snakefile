@@ -45,7 +45,7 @@ rule all:
         collect(rules.gather_shards.output, dataset=DATASETS),
         collect(rules.describe_shards.output, dataset=DATASETS),
         collect(rules.tabulate_dataset.output, dataset=DATASETS),
-        collect(rules.paraphrase_texts.output, dataset=settings.pretrain.datasets),
+        collect(rules.paraphrase_texts.output, dataset=TRAINED),
         collect(rules.train_clip.output, run=settings.pretrain.runs),
         collect(
             rules.extract_features.output,
@@ -74,7 +74,7 @@ rule shard:
 rule tabulate:
     input:
         collect(rules.tabulate_dataset.output, dataset=DATASETS),
-        collect(rules.paraphrase_texts.output, dataset=settings.pretrain.datasets),
+        collect(rules.paraphrase_texts.output, dataset=TRAINED),
 
 
 rule pretrain:

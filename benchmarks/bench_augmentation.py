@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from mammoclip.data.augmentation import AugmentationStrength, augment, draw_warp
+from mammoclip.data.warp import sampling_nodes
 from mammoclip.models.torchvision_ops import ensure_torchvision
 from mammoclip.training.augmentation_batch import augment_batch
 
@@ -77,8 +78,10 @@ def batch_on_gpu(image: np.ndarray, batch_size: int, repeats: int) -> float:
     images = torch.from_numpy(np.stack([image] * batch_size)).cuda()
     rng = np.random.default_rng(0)
 
+    size = (HEIGHT, WIDTH)
+
     def work() -> None:
-        augment_batch(images, [draw_warp(rng, EVERYTHING, (HEIGHT, WIDTH)) for _ in range(batch_size)])
+        augment_batch(images, [sampling_nodes(draw_warp(rng, EVERYTHING, size), size) for _ in range(batch_size)])
         torch.cuda.synchronize()
 
     return milliseconds(work, repeats) / batch_size

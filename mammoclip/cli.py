@@ -147,14 +147,14 @@ def _load(model: str) -> LoadedModel:
     return load(model)
 
 
-def _read_grey(path: Path, mode: Mode) -> npt.NDArray[np.uint8]:
-    """Return the 8-bit breast crop of a DICOM file, or a PNG as it is."""
+def _read_grey(path: Path, mode: Mode) -> npt.NDArray[np.uint8 | np.uint16]:
+    """Return the 8-bit breast crop of a DICOM file, or a PNG of 8 or 16 bits as it is."""
     try:
         if path.suffix.lower() == ".png":
-            image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
             if image is None:
                 raise MammoClipError(f"{path} is not a readable PNG file")
-            return np.asarray(image, np.uint8)
+            return image
         return to_png_array(read_mammogram(path), mode.value)[0]
     except RejectedInput as error:
         raise MammoClipError(f"{path} cannot be used: {error.detail}") from None

@@ -204,13 +204,18 @@ class Run(Section):
         description="none: trains; untrained: initial weights; shuffled_reports: texts permuted over patients",
     )
     changes: dict[str, Any] = Field(
-        default={}, description="keys of pretrain that are otherwise in this run, such as {image_encoder: timm:resnet50}"
+        default={},
+        description="keys of pretrain that are otherwise in this run, such as {image_encoder: timm:resnet50}",
     )
 
 
 class PretrainSection(Section):
     """Contrastive image-text pretraining through DeepSpeed."""
 
+    mode: Mode = Field(
+        default="strict",
+        description="compat: sentences of reports keep their order and the words left and right do not follow a flip",
+    )
     datasets: list[Name] = Field(min_length=1, description="data sets whose training patients are used")
     dataset_weights: dict[Name, PositiveFloat] = Field(
         default={}, description="times that a breast of a data set is seen in an epoch; a data set not named here: 1"
@@ -279,6 +284,26 @@ class PretrainSection(Section):
     deepspeed: str = Field(default="workflow/deepspeed/zero0.json", description="DeepSpeed configuration file")
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="time between resume checkpoints, in minutes")
 
+    def of_run(self, name: str) -> PretrainSection:
+        """Return the section as the run ``name`` has it: with its changes, and without the other runs.
+
+        Raises:
+            ConfigError: if the changes do not fit.
+        """
+        run = self.runs[name]
+        if "runs" in run.changes:
+            raise ConfigError(f"pretrain.runs.{name}.changes: a run cannot change the runs")
+        values = _merge(self.model_dump(mode="json"), run.changes) | {"runs": {name: {"control": run.control}}}
+        try:
+            return parse_section(PretrainSection, values)
+        except ConfigError as error:
+            raise ConfigError(f"pretrain.runs.{name}.changes: {error}") from None
+
+    @property
+    def all_datasets(self) -> list[str]:
+        """The data sets that any run is trained on."""
+        return list(dict.fromkeys(dataset for name in self.runs for dataset in self.of_run(name).datasets))
+
 
 class EvaluateSection(Section):
     """Zero-shot classification and linear probe on frozen features."""
@@ -336,6 +361,8 @@ class Config(Section):
                     raise ConfigError(
                         f"{key} names {name!r}, which is not under datasets{_suggest(name, self.datasets)}"
                     )
+        for run in self.pretrain.runs:
+            self._check_run(run)
         if self.paper.main_run not in self.pretrain.runs:
             hint = _suggest(self.paper.main_run, self.pretrain.runs)
             raise ConfigError(f"paper.main_run names {self.paper.main_run!r}, which is not under pretrain.runs{hint}")
@@ -344,6 +371,19 @@ class Config(Section):
                 raise ConfigError(f"datasets.{name}.generate: only the phantom adapter can generate its data")
             if (dataset.generate is None) == (dataset.root is None):
                 raise ConfigError(f"datasets.{name}: give either root (data that exist) or generate (phantoms)")
+
+    def _check_run(self, name: str) -> None:
+        section = self.pretrain.of_run(name)
+        for dataset in section.datasets:
+            if dataset not in self.datasets:
+                hint = _suggest(dataset, self.datasets)
+                raise ConfigError(f"pretrain.runs.{name} names {dataset!r}, which is not under datasets{hint}")
+        for dataset in section.dataset_weights:
+            if dataset not in section.datasets:
+                hint = _suggest(dataset, section.datasets)
+                raise ConfigError(
+                    f"pretrain.dataset_weights names {dataset!r}, which the run {name!r} is not trained on{hint}"
+                )
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -385,6 +425,15 @@ def resolve_source(source: str) -> str:
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of :class:`Config` (draft 2020-12), as committed under ``workflow/schemas``."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with ``changes``, section by section: what a section in ``changes`` does not name stays."""
+    changed = dict(values)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(values.get(key), dict)
+        changed[key] = _merge(values[key], value) if nested else value
+    return changed
 
 
 def _suggest(name: str, valid: Any) -> str:

@@ -73,13 +73,13 @@ def run(arguments: argparse.Namespace) -> None:
     report = Report(
         inputs=inputs,
         evaluate=evaluate,
-        pretrain=pretrain,
+        pretrain=pretrain.of_run(paper.main_run),
         comparisons=compare_with_controls(inputs, evaluate),
         classification=grid,
         roc=_picture(roc),
         training=_picture(training),
         shared_patients=count_shared_patients(
-            {name: tables.breasts for name, tables in inputs.datasets.items() if name in pretrain.datasets}
+            {name: tables.breasts for name, tables in inputs.datasets.items() if name in pretrain.all_datasets}
         ),
         showcases=showcases,
         cards=cards,

@@ -15,6 +15,7 @@ import torch
 from mammoclip.artifacts import BREASTS, IMAGES, PARAPHRASES, STEPS, Table, read_table, write_table, write_text
 from mammoclip.config import PretrainSection, resolve_source
 from mammoclip.data.augmentation import AugmentationStrength
+from mammoclip.data.mixture import Mixture
 from mammoclip.data.pairs import PairSampler, trainable_breasts
 from mammoclip.data.reader import ImageSource, ShardReader
 from mammoclip.data.splits import find_shared_patients
@@ -29,14 +30,22 @@ from pipelines.command import run_stage, section_argument
 
 log = logging.getLogger("mammoclip.pretrain")
 
-_LARGEST_ZERO_STAGE = 2
+_NO_SCIENCE = {
+    "gpus",
+    "nodes",
+    "threads",
+    "micro_batch_size",
+    "checkpoint_activations",
+    "checkpoint_minutes",
+    "deepspeed",
+}
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train (or, for the untrained control, only initialise) a model and write its folder."""
     section: PretrainSection = arguments.config
     control = section.runs[arguments.run].control
-    deepspeed = _read_deepspeed(Path(section.deepspeed))
+    deepspeed = read_deepspeed(section)
     torch.set_num_threads(section.threads)
     keep_freed_memory()
     text_encoder = resolve_source(section.text_encoder)
@@ -47,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         section.embedding_dim,
         arguments.seed,
         section.projection,
+        sigmoid_loss=section.loss.objective == "siglip",
     )
     model.image_encoder.freeze(section.freeze_image_blocks)
     model.text_encoder.freeze(section.freeze_text_layers)
@@ -107,7 +117,18 @@ def _samplers(
     seed = arguments.seed
     training, validation = (trainable_breasts(breasts, split) for split in ("train", "validation"))
     return (
-        PairSampler(training, source, seed, strength, flip, paraphrases=paraphrases, shuffle_reports=shuffled),
+        PairSampler(
+            training,
+            source,
+            seed,
+            strength,
+            flip,
+            paraphrases=paraphrases,
+            shuffle_reports=shuffled,
+            mode=section.mode,
+            mixture=Mixture(section.dataset_weights, homogeneous=section.batches == "homogeneous"),
+            warp_later=torch.cuda.is_available(),  # the GPU resamples, not the threads of the loader
+        ),
         PairSampler(validation, source, seed, None, shuffle_reports=shuffled),
     )
 
@@ -134,29 +155,29 @@ def _table_path(arguments: argparse.Namespace, dataset: str, table: Table) -> Pa
     return path
 
 
-def _read_deepspeed(path: Path) -> dict[str, object]:
+def read_deepspeed(section: PretrainSection) -> dict[str, object]:
+    """Return the DeepSpeed configuration; raises ``ConfigError`` where it is not readable."""
+    path = Path(section.deepspeed)
     try:
         config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"pretrain.deepspeed: {path} is not a readable JSON file ({error})") from None
-    zero = config.get("zero_optimization")
-    if isinstance(zero, dict) and zero.get("stage", 0) > _LARGEST_ZERO_STAGE:
-        raise ConfigError(
-            f"pretrain.deepspeed: {path} asks for ZeRO stage {zero['stage']}, which scatters the weights over the "
-            f"processes; use stage 0 to {_LARGEST_ZERO_STAGE}"
-        )
     return config
 
 
 def work_folder(arguments: argparse.Namespace) -> Path:
-    """Return the folder that survives an interruption; other data or another configuration get another one."""
+    """Return the folder that survives an interruption; other data or another configuration get another one.
+
+    Where and how fast a run is computed makes no other run: it goes on with more GPUs, or another ZeRO stage.
+    """
     section: PretrainSection = arguments.config
-    key = json.dumps([section.model_dump(mode="json"), arguments.seed], sort_keys=True)
-    digest = hashlib.sha256(key.encode())
+    science = section.model_dump(mode="json", exclude=_NO_SCIENCE)
+    deepspeed = {key: value for key, value in read_deepspeed(section).items() if key != "zero_optimization"}
+    digest = hashlib.sha256(json.dumps([science, deepspeed, arguments.seed], sort_keys=True).encode())
     # The images table holds the checksum of every PNG.
     tables = [_table_path(arguments, name, table) for name in section.datasets for table in (IMAGES, BREASTS)]
     paraphrases = [_paraphrases_path(arguments, name) for name in section.datasets]
-    for path in [Path(section.deepspeed), *tables, *paraphrases]:
+    for path in [*tables, *paraphrases]:
         digest.update(path.read_bytes() if path.is_file() else b"")  # what is missing is said when it is read
     folder: Path = arguments.results / ".work" / "pretrain" / f"{arguments.out.name}-{digest.hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,8 @@ LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 ENVIRONMENT = "../environment.yml"
 EVALUATED = settings.evaluate.datasets + settings.evaluate.showcase
-DATASETS = sorted({*settings.pretrain.datasets, *EVALUATED})
+TRAINED = settings.pretrain.all_datasets
+DATASETS = sorted({*TRAINED, *EVALUATED})
 SHARDS = [f"{number:05d}" for number in range(settings.shard.num_shards)]
 
 
@@ -50,12 +51,13 @@ def generated(wildcards):
     )
 
 
+def of_run(wildcards):
+    """Return the section of pretraining as a run has it, so that another run's settings rerun nothing."""
+    return settings.pretrain.of_run(wildcards.run)
+
+
 def run_section(wildcards):
-    """Return the section of pretraining with one run, so that another run in the configuration reruns nothing."""
-    runs = {wildcards.run: settings.pretrain.runs[wildcards.run]}
-    return json.dumps(
-        settings.pretrain.model_copy(update={"runs": runs}).model_dump(mode="json")
-    )
+    return json.dumps(of_run(wildcards).model_dump(mode="json"))
 
 
 def adapters(names):

@@ -1,4 +1,4 @@
-"""Training augmentation of 8-bit images: which flips, affine and elastic transforms an image gets.
+"""Training augmentation of grey images: which flips, affine and elastic transforms an image gets.
 
 Each transform is applied with the same probability (section 3.1 of the paper: 0.5), its parameters uniform in their
 ranges. All that is drawn for an image is applied in one resampling, see ``mammoclip.data.warp``.
@@ -28,7 +28,7 @@ class AugmentationStrength:
 
 
 def augment(image: Image, strength: AugmentationStrength, rng: np.random.Generator) -> Image:
-    """Return the image randomly transformed, uint8, same shape; what comes from outside is 0, the input is kept."""
+    """Return the image randomly transformed, same shape and type; what comes from outside is 0, the input is kept."""
     height, width = image.shape
     return apply_warp(image, draw_warp(rng, strength, (height, width)))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mammoclip.config import Mode
 from mammoclip.text import Laterality, PromptGrammar
 
 Paraphrases = Mapping[str, Sequence[str]]
@@ -38,16 +39,24 @@ class CaptionSampler:
     Of a report: two sections with replacement, each replaced by its paraphrase with probability 1/2; of a single
     section the original and its paraphrase in random order. Of labels: a text of the CC and one of the MLO labels in
     random order, one sentence drawn per label. Sentences are shuffled, equal ones are said once.
+
+    The released code (compat) means to shuffle the sentences of reports and does not.
     """
 
-    def __init__(self, paraphrases: Paraphrases | None = None) -> None:
+    def __init__(self, paraphrases: Paraphrases | None = None, mode: Mode = "strict") -> None:
         """Use ``paraphrases``; none: every text stays as it is."""
         self._paraphrases = paraphrases or {}
+        self._keeps_order = mode == "compat"
         self._grammar = PromptGrammar()
 
     def draw(self, captions: Captions, rng: np.random.Generator) -> tuple[str, str]:
         """Return two texts for training."""
-        first, second = self._sections(captions, rng) if captions.texts else self._prompts(captions, rng)
+        if not captions.texts:
+            first, second = self._prompts(captions, rng)
+        else:
+            first, second = self._sections(captions, rng)
+            if self._keeps_order:
+                return " ".join(first), " ".join(second)
         return _shuffle(first, rng), _shuffle(second, rng)
 
     def first(self, captions: Captions) -> tuple[str, str]:

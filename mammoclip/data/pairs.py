@@ -5,6 +5,7 @@ An example depends on (seed, epoch, index) alone, so any process can make it, in
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mammoclip.data.augmentation import AugmentationStrength, augment
+from mammoclip.config import Mode
+from mammoclip.data.augmentation import AugmentationStrength, augment, draw_warp
 from mammoclip.data.captions import Captions, CaptionSampler, Paraphrases, swap_sides
+from mammoclip.data.mixture import ALIKE, Mixture, check_weights, draw_epoch
+from mammoclip.data.warp import Image, SamplingNodes, sampling_nodes
 from mammoclip.errors import ArtifactError
 
-Image = npt.NDArray[np.uint8]
+log = logging.getLogger(__name__)
+
 ReadImage = Callable[[str], Image]
 
 _GRADES = ("density", "birads")
@@ -27,13 +32,17 @@ _GRADES = ("density", "birads")
 
 @dataclass(frozen=True)
 class Example:
-    """Two views and two texts of one breast. Images: uint8, height x width."""
+    """Two views and two texts of one breast. Images: uint8 or uint16, height x width.
+
+    ``warps`` are still to be applied, one to each image; none: they already were, or there are none.
+    """
 
     image_1: Image
     image_2: Image
     text_1: str
     text_2: str
     patient: str
+    warps: tuple[SamplingNodes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,25 +62,34 @@ class Breast:
 
 
 def trainable_breasts(breasts: pl.DataFrame, split: str) -> list[Breast]:
-    """Return the breasts of a split that have an image, and a report or a label.
+    """Return the breasts of a split that have an image, and a report or a label; how many have not is logged.
 
     Raises:
         ArtifactError: if there is none.
     """
-    usable = [
-        Breast(
-            tuple(f"{row['dataset']}/{i}" for i in row["cc_image_ids"]),
-            tuple(f"{row['dataset']}/{i}" for i in row["mlo_image_ids"]),
-            captions,
-            row["dataset"],
-            f"{row['dataset']}/{row['patient_id']}",
-        )
-        for row in breasts.filter(pl.col("split") == split).iter_rows(named=True)
-        if (captions := _captions(row)) and (row["cc_image_ids"] or row["mlo_image_ids"])
-    ]
+    usable: list[Breast] = []
+    without_image = without_words = 0
+    for row in breasts.filter(pl.col("split") == split).iter_rows(named=True):
+        cc, mlo = (tuple(f"{row['dataset']}/{i}" for i in row[f"{view}_image_ids"]) for view in ("cc", "mlo"))
+        captions = _captions(row)
+        if not (cc or mlo):
+            without_image += 1
+        elif not captions:
+            without_words += 1
+        else:
+            usable.append(Breast(cc, mlo, captions, row["dataset"], f"{row['dataset']}/{row['patient_id']}"))
     if not usable:
         raise ArtifactError(
             f"no breast of the split {split!r} has both an image and a report or label; check the tabulate stage"
+        )
+    if left_out := without_image + without_words:
+        log.info(
+            "pretrain: %d of %d %s breasts are left out: %d without image, %d without report or label",
+            left_out,
+            left_out + len(usable),
+            split,
+            without_image,
+            without_words,
         )
     return usable
 
@@ -92,6 +110,8 @@ class PairSampler:
     Training: a CC and an MLO image when both exist (order random), else two different images of the one view, else the
     one image twice; two texts as ``captions`` draws them; augmentation. Validation: the first of each.
 
+    ``mode`` compat does as the released code: left and right do not follow a flip, see also ``CaptionSampler``.
+
     With ``shuffle_reports``, a control, the texts are those of another patient's breast of the same side, of another
     patient in every epoch: images and texts keep their distributions and lose their connection. One fixed permutation
     would not do: a model learns by heart whatever connection it has by chance.
@@ -107,18 +127,29 @@ class PairSampler:
         *,
         paraphrases: Paraphrases | None = None,
         shuffle_reports: bool = False,
+        mode: Mode = "strict",
+        mixture: Mixture = ALIKE,
+        warp_later: bool = False,
     ) -> None:
-        """Draw from ``breasts``; without ``strength`` examples are those of validation.
+        """Draw from ``breasts``; without ``strength`` examples are those of validation, each breast once in order.
+
+        With ``warp_later`` images are flipped horizontally at most: the rest is in ``Example.warps``.
 
         Raises:
             ArtifactError: if reports are to be shuffled and a side has a single breast.
+            ConfigError: if the mixture weighs a data set without breasts.
         """
         self.breasts = breasts
         self._read_image = read_image
         self._seed = seed
         self._strength = strength
         self._flip = horizontal_flip_probability
-        self._captions = CaptionSampler(paraphrases)
+        self._datasets = [breast.dataset for breast in breasts]
+        self._mixture = mixture
+        self._warp_later = warp_later
+        check_weights(self._datasets, mixture)
+        self._captions = CaptionSampler(paraphrases, mode)
+        self._swaps_sides = mode == "strict"
         self._donors = lru_cache(maxsize=2)(self._draw_donors) if shuffle_reports else None
         if shuffle_reports and 1 in Counter(breast.side for breast in breasts).values():
             raise ArtifactError("reports cannot be shuffled: a side of a data set has a single breast in this split")
@@ -127,16 +158,24 @@ class PairSampler:
         """Return the number of breasts."""
         return len(self.breasts)
 
-    def order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return the order in which the breasts are seen in an epoch; training shuffles."""
-        if self._strength is None:
-            return np.arange(len(self))
-        return np.random.default_rng([self._seed, 2, epoch]).permutation(len(self))
+    def order(self, epoch: int, global_batch_size: int) -> npt.NDArray[np.int64]:
+        """Return the indices of the examples of an epoch, global batches x global_batch_size; training shuffles.
+
+        There are equally many batches in every epoch; what does not fill one is left out.
+
+        Raises:
+            ConfigError: if batches are of one data set each, and one fills none.
+        """
+        if self._strength is not None:
+            return draw_epoch(self._datasets, self._mixture, self._seed, epoch, global_batch_size)
+        whole = len(self) // global_batch_size
+        return np.arange(whole * global_batch_size).reshape(whole, global_batch_size)
 
     def example(self, epoch: int, index: int) -> Example:
-        """Return the example of breast ``index`` in ``epoch``."""
-        breast = self.breasts[index]
-        captions = self.breasts[self._donors(epoch)[index]].captions if self._donors else breast.captions
+        """Return the example ``index`` of ``epoch``: of the breast ``index % len(self)``, see ``mixture``."""
+        row = index % len(self)
+        breast = self.breasts[row]
+        captions = self.breasts[self._donors(epoch)[row]].captions if self._donors else breast.captions
         if self._strength is None:
             ids = [*breast.cc_image_ids[:1], *breast.mlo_image_ids[:1]]
             texts = self._captions.first(captions)
@@ -147,9 +186,16 @@ class PairSampler:
         images = [self._read_image(image_id) for image_id in ids]
         if rng.random() < self._flip:
             images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
-            text_1, text_2 = swap_sides(text_1), swap_sides(text_2)
-        image_1, image_2 = (augment(image, self._strength, rng) for image in images)
-        return Example(image_1, image_2, text_1, text_2, breast.patient)
+            if self._swaps_sides:
+                text_1, text_2 = swap_sides(text_1), swap_sides(text_2)
+        warps: tuple[SamplingNodes, ...] = ()
+        if self._warp_later:
+            # The nodes are made here, in a thread of the loader, and not where a GPU waits for them.
+            sizes = [(image.shape[0], image.shape[1]) for image in images]
+            warps = tuple(sampling_nodes(draw_warp(rng, self._strength, size), size) for size in sizes)
+        else:
+            images = [augment(image, self._strength, rng) for image in images]
+        return Example(images[0], images[1], text_1, text_2, breast.patient, warps)
 
     def _draw_donors(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return for each breast the one that lends its texts: the next one in a random order of its side."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Image = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8 | np.uint16]
 Size = tuple[int, int]
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -59,6 +59,17 @@ class WarpParameters:
     elastic: Elastic | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class SamplingNodes:
+    """Where in the image the result of a warp is sampled, known at nodes ``pitch_px`` apart; see ``sampling_nodes``.
+
+    Points: rows x columns x (x, y), in pixels of the image.
+    """
+
+    points: npt.NDArray[np.float32]
+    pitch_px: int
+
+
 def affine_matrix(
     angle_deg: float, translation_px: tuple[float, float], scale: float, shear_deg: float, size: Size
 ) -> Matrix:
@@ -78,25 +89,25 @@ def affine_matrix(
 
 
 def apply_warp(image: Image, warp: WarpParameters) -> Image:
-    """Return the transformed image, same shape: bilinear, 0 where the point sampled lies outside; the input is kept.
+    """Return the transformed image, same shape and type: bilinear, 0 where the point sampled lies outside.
 
-    Flips alone only copy, and without any transform the image itself comes back.
+    The input is kept. Flips alone only copy, and without any transform the image itself comes back.
     """
     height, width = image.shape
     size = height, width
     if warp.elastic is not None:
-        grid = _upsample(*sampling_nodes(warp, size), size)
-        return np.asarray(cv2.remap(image, grid, None, cv2.INTER_LINEAR), np.uint8)
+        grid = _upsample(sampling_nodes(warp, size), size)
+        return np.asarray(cv2.remap(image, grid, None, cv2.INTER_LINEAR), image.dtype)
     if warp.affine is not None:
         matrix = np.linalg.inv(_forward_matrix(warp, size))[:2]
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=flags), np.uint8)
+        return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=flags), image.dtype)
     rows, columns = (slice(None, None, -1 if flip else 1) for flip in (warp.flip_vertical, warp.flip_horizontal))
     return np.ascontiguousarray(image[rows, columns])
 
 
-def sampling_nodes(warp: WarpParameters, size: Size) -> tuple[npt.NDArray[np.float32], int]:
-    """Return where in the image the result is sampled, at nodes (rows x columns x (x, y)), and the pitch of the nodes.
+def sampling_nodes(warp: WarpParameters, size: Size) -> SamplingNodes:
+    """Return where in the image the result is sampled, at nodes.
 
     Node (i, j) is the point ``((j - 1/2) * pitch - 1/2, (i - 1/2) * pitch - 1/2)`` of the result: upsampled by the
     pitch (bilinear, pixels as areas) and cut from row and column ``pitch`` on, the nodes give a point for every pixel.
@@ -110,7 +121,7 @@ def sampling_nodes(warp: WarpParameters, size: Size) -> tuple[npt.NDArray[np.flo
     if warp.elastic is not None:
         points += _displacement(warp.elastic, size)
     back = np.linalg.inv(_forward_matrix(warp, size))
-    return (points @ back[:2, :2].T + back[:2, 2]).astype(np.float32), pitch
+    return SamplingNodes((points @ back[:2, :2].T + back[:2, 2]).astype(np.float32), pitch)
 
 
 def warp_points(points: npt.NDArray[np.float64], warp: WarpParameters, size: Size) -> npt.NDArray[np.float64]:
@@ -178,10 +189,11 @@ def _displacement(elastic: Elastic, size: Size) -> npt.NDArray[np.float32]:
     return np.asarray(smooth * (elastic.alpha_px / pitch), np.float32)
 
 
-def _upsample(nodes: npt.NDArray[np.float32], pitch: int, size: Size) -> npt.NDArray[np.float32]:
+def _upsample(nodes: SamplingNodes, size: Size) -> npt.NDArray[np.float32]:
     height, width = size
-    rows, columns = nodes.shape[:2]
-    grid = cv2.resize(nodes, (columns * pitch, rows * pitch), interpolation=cv2.INTER_LINEAR)
+    rows, columns = nodes.points.shape[:2]
+    pitch = nodes.pitch_px
+    grid = cv2.resize(nodes.points, (columns * pitch, rows * pitch), interpolation=cv2.INTER_LINEAR)
     return np.asarray(grid[pitch : pitch + height, pitch : pitch + width], np.float32)
 
 

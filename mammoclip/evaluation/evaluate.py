@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -196,18 +197,10 @@ def _predictions(test: Examples, task: str, protocol: str, scores: Floats, repea
     )
 
 
-def _of_arg_max(metric: Callable[..., float]) -> Metric:
-    return lambda labels, scores: metric(labels, scores.argmax(axis=1))
-
-
-def _quadratic_kappa(labels: npt.NDArray[np.generic], scores: npt.NDArray[np.generic]) -> float:
-    return metrics.cohen_kappa(labels, scores.argmax(axis=1), quadratic=True)
-
-
 _BINARY: dict[str, Metric] = {"auroc": metrics.auroc, "auprc": metrics.auprc}
 _MULTICLASS: dict[str, Metric] = {
     "macro_auroc": metrics.macro_auroc,
-    "accuracy": _of_arg_max(metrics.accuracy),
-    "balanced_accuracy": _of_arg_max(metrics.balanced_accuracy),
-    "kappa": _quadratic_kappa,
+    "accuracy": metrics.accuracy,
+    "balanced_accuracy": metrics.balanced_accuracy,
+    "kappa": partial(metrics.cohen_kappa, quadratic=True),
 }

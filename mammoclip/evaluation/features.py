@@ -18,13 +18,13 @@ from mammoclip.models import LoadedModel, normalise
 def extract_features(
     model: LoadedModel,
     image_ids: Sequence[str],
-    read_image: Callable[[str], npt.NDArray[np.uint8]],
+    read_image: Callable[[str], npt.NDArray[np.uint8 | np.uint16]],
     batch_size: int,
     what: str,
 ) -> pl.DataFrame:
     """Return the ``features`` table: pooled encoder output and L2-normalised embedding per image.
 
-    ``read_image`` gives uint8, height x width, at the size the model was trained with.
+    ``read_image`` gives uint8 or uint16, height x width, at the size the model was trained with.
     """
     device = next(model.model.parameters()).device
     rows: list[tuple[str, list[float], list[float]]] = []

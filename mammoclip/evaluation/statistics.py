@@ -1,29 +1,25 @@
-"""Confidence intervals that respect patients: the cluster bootstrap (Field and Welsh 2007, "randomized cluster").
+"""Confidence intervals that respect patients, and a correction for many tests.
 
-Images of one patient are not independent, so whole patients are drawn with replacement. Drawing C clusters out of C
-gives each a multiplicity, and a resample is nothing but a weight per case. `auroc` and `macro_auroc` are computed for
-many resamples at once from these weights; every other metric is called once per resample on the repeated cases.
+Images of one patient are not independent, so whole patients are drawn with replacement: the cluster bootstrap (Field
+and Welsh 2007, "randomized cluster"). The metrics of the field are computed for all resamples at once, see
+`mammoclip.evaluation.resampling`; every other metric is called once per resample on the repeated cases. For
+differences of AUROC `mammoclip.evaluation.delong` has a test beside it.
 
-Shapes: N cases, C clusters, B resamples, G distinct positive scores, K = 2G + 1 bins.
+Shapes: N cases, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse  # type: ignore[import-untyped]
 
-from mammoclip.evaluation.metrics import auroc, check_binary, check_multiclass, macro_auroc
+from mammoclip.evaluation.checks import FloatArray
+from mammoclip.evaluation.resampling import Draws, Metric, resampled
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Metric = Callable[[npt.NDArray[np.generic], npt.NDArray[np.generic]], float]
-"""``metric(labels, scores) -> float``, NaN where it has no value; see `mammoclip.evaluation.metrics`."""
-
-_CELLS_PER_CHUNK = 4_000_000  # score levels x resamples held at once: 32 MB per int64 array
+__all__ = ["Interval", "Metric", "clustered_bootstrap", "clustered_bootstraps", "holm", "paired_clustered_bootstrap"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,8 @@ def clustered_bootstrap(
     """Return ``metric(labels, scores)`` with a percentile interval from resampled clusters.
 
     Args:
-        metric: called with arrays of labels and scores; `auroc` and `macro_auroc` themselves take the fast path.
+        metric: called with arrays of labels and scores; those of `metrics` and `calibration` themselves, also with
+            keywords set by `functools.partial`, take the fast path.
         labels: shape (N,).
         scores: shape (N,) or (N, K), or predicted classes (N,), as the metric wants them.
         clusters: shape (N,), what is resampled, normally the patient id; any dtype that sorts.
@@ -66,13 +63,48 @@ def clustered_bootstrap(
         confidence: coverage of the interval, between 0 and 1.
         seed: same seed, same interval, whatever the order of the cases.
 
+    Worked example: patients a, b and c hold one right image of two, two of two and none of one. A resample of the
+    three is right between 0/3 (c three times) and 6/6 (b three times), each with probability 1/27 > 2.5 %.
+
+    >>> from mammoclip.evaluation.metrics import accuracy
+    >>> clustered_bootstrap(accuracy, [0, 0, 1, 1, 1], [0, 1, 1, 1, 0], ["a", "a", "b", "b", "c"], seed=0)
+    Interval(value=0.6, low=0.0, high=1.0, num_clusters=3, num_undefined=0)
+
     Raises:
         ValueError: lengths differ, there is no case, or ``num_resamples`` or ``confidence`` is out of range.
     """
+    intervals = clustered_bootstraps(
+        {"metric": metric},
+        labels,
+        scores,
+        clusters,
+        num_resamples=num_resamples,
+        confidence=confidence,
+        seed=seed,
+    )
+    return intervals["metric"]
+
+
+def clustered_bootstraps(
+    metrics: Mapping[str, Metric],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    clusters: npt.ArrayLike,
+    *,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int,
+) -> dict[str, Interval]:
+    """Return `clustered_bootstrap` of several metrics by name, all on the same resamples, which are drawn once.
+
+    Arguments and errors as in `clustered_bootstrap`.
+    """
     y, s = np.asarray(labels), np.asarray(scores)
-    draws = _Draws.of(clusters, num_resamples, seed, (y, s))
-    values = _resampled(metric, y, s, draws)
-    return _interval(float(metric(y, s)), values, draws, confidence)
+    draws = _draw(clusters, num_resamples, seed, (y, s))
+    return {
+        name: _interval(float(metric(y, s)), resampled(metric, y, s, draws), draws, confidence)
+        for name, metric in metrics.items()
+    }
 
 
 def paired_clustered_bootstrap(
@@ -92,106 +124,52 @@ def paired_clustered_bootstrap(
     models differ, which two separate intervals do not. Arguments and errors as in `clustered_bootstrap`.
     """
     y, a, b = np.asarray(labels), np.asarray(scores_a), np.asarray(scores_b)
-    draws = _Draws.of(clusters, num_resamples, seed, (y, a, b))
-    values = _resampled(metric, y, a, draws) - _resampled(metric, y, b, draws)
-    return _interval(float(metric(y, a)) - float(metric(y, b)), values, draws, confidence)
+    draws = _draw(clusters, num_resamples, seed, (y, a, b))
+    value = float(metric(y, a)) - float(metric(y, b))
+    return _interval(value, resampled(metric, y, a, draws) - resampled(metric, y, b, draws), draws, confidence)
 
 
-@dataclass(frozen=True)
-class _Draws:
-    """The cluster of each case (N,) and the multiplicity of each cluster in each resample (C, B)."""
+def holm(p_values: npt.ArrayLike) -> FloatArray:
+    """Return p-values adjusted for their number M, in the same order (Holm 1979): reject where at most alpha.
 
-    cluster_of_case: IntArray
-    multiplicities: npt.NDArray[np.int32]
+    The chance of rejecting any true hypothesis is then at most alpha, however the tests depend on each other. The k-th
+    smallest of M is multiplied by M - k + 1, capped at 1, and is at least as large as the ones before it. NaN, a test
+    that could not be made, stays NaN and does not count.
 
-    @classmethod
-    def of(
-        cls,
-        clusters: npt.ArrayLike,
-        num_resamples: int,
-        seed: int,
-        arrays: tuple[npt.NDArray[np.generic], ...],
-    ) -> _Draws:
-        ids = np.asarray(clusters)
-        lengths = [len(array) for array in (ids, *arrays)]
-        if len(set(lengths)) > 1 or not lengths[0]:
-            raise ValueError(f"clusters, labels and scores must have the same length of at least 1; got {lengths}.")
-        if num_resamples < 1:
-            raise ValueError(f"num_resamples is {num_resamples}; expected at least 1.")
-        names, cluster_of_case = np.unique(ids, return_inverse=True)
-        num_clusters = len(names)
-        rng = np.random.default_rng(seed)
-        multiplicities = np.empty((num_clusters, num_resamples), np.int32)
-        for resample in range(num_resamples):
-            drawn = rng.integers(num_clusters, size=num_clusters)
-            multiplicities[:, resample] = np.bincount(drawn, minlength=num_clusters)
-        return cls(cluster_of_case.astype(np.int64), multiplicities)
+    Worked example: 3 * 0.01; 2 * 0.03; and 1 * 0.04, raised to the one before.
 
-    @property
-    def num_clusters(self) -> int:
-        return len(self.multiplicities)
+    >>> holm([0.04, 0.01, 0.03]).round(4).tolist()
+    [0.06, 0.03, 0.06]
 
-    @property
-    def num_resamples(self) -> int:
-        return int(self.multiplicities.shape[1])
-
-
-def _resampled(
-    metric: Metric, labels: npt.NDArray[np.generic], scores: npt.NDArray[np.generic], draws: _Draws
-) -> FloatArray:
-    if metric is auroc:
-        y, s = check_binary(labels, scores)
-        return _resampled_auroc(y, s, draws)
-    if metric is macro_auroc:
-        y, s = check_multiclass(labels, scores)
-        per_class = [_resampled_auroc((y == k).astype(np.int64), s[:, k], draws) for k in range(s.shape[1])]
-        return np.asarray(np.mean(per_class, axis=0), np.float64)
-    values = np.empty(draws.num_resamples)
-    for resample in range(draws.num_resamples):
-        cases = np.repeat(np.arange(len(labels)), draws.multiplicities[draws.cluster_of_case, resample])
-        values[resample] = metric(labels[cases], scores[cases])
-    return values
-
-
-def _resampled_auroc(labels: IntArray, scores: FloatArray, draws: _Draws) -> FloatArray:
-    """AUROC of every resample (B,), NaN where a class is missing.
-
-    The G distinct positive scores cut the axis into 2G + 1 bins: even ones lie between two of them, odd ones hold ties.
-    With the weight of the negatives summed up to bin k as W_k, AUROC = sum_g w_g (W_2g + W_2g+1) / (2 W_pos W_neg).
-    Binning is one sparse matrix for all resamples; integers up to the division, so equal to `auroc` on repeated cases.
+    Raises:
+        ValueError: the shape is not (M,), or a p-value lies outside [0, 1].
     """
-    if 2 * labels.sum() > labels.size:
-        labels, scores = 1 - labels, -scores  # the same AUROC, with fewer bins
-    positive = labels == 1
-    levels, level_of_positive = np.unique(scores[positive], return_inverse=True)
-    below = np.searchsorted(levels, scores[~positive], side="left")
-    not_above = np.searchsorted(levels, scores[~positive], side="right")
-    positives_GC = _count_by_cluster(level_of_positive, draws.cluster_of_case[positive], len(levels), draws)
-    negatives_KC = _count_by_cluster(below + not_above, draws.cluster_of_case[~positive], 2 * len(levels) + 1, draws)
-    values = np.empty(draws.num_resamples)
-    step = max(1, _CELLS_PER_CHUNK // (2 * len(levels) + 1))
-    for start in range(0, draws.num_resamples, step):
-        weights_CB = np.ascontiguousarray(draws.multiplicities[:, start : start + step])
-        weights_GB = positives_GC @ weights_CB
-        cumulative_KB = np.cumsum(negatives_KC @ weights_CB, axis=0, dtype=np.int64)
-        twice_won = np.sum(weights_GB * (cumulative_KB[:-1:2] + cumulative_KB[1::2]), axis=0)
-        pairs = weights_GB.sum(axis=0) * cumulative_KB[-1]
-        with np.errstate(invalid="ignore"):
-            values[start : start + step] = twice_won / (2 * pairs)  # 0 / 0 is NaN: a class is missing
-    return values
+    p = np.asarray(p_values, np.float64)
+    if p.ndim != 1 or (p < 0).any() or (p > 1).any():
+        raise ValueError(f"p_values must have shape (M,) and lie from 0 to 1; got {p_values!r}.")
+    adjusted = np.full(p.shape, np.nan)
+    order = np.argsort(p)[: int(np.isfinite(p).sum())]  # NaN sorts last
+    steps = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps * p[order]), 1)
+    return adjusted
 
 
-def _count_by_cluster(rows: IntArray, clusters: IntArray, num_rows: int, draws: _Draws) -> scipy.sparse.csr_array:
-    ones = np.ones(len(rows), np.int64)
-    return scipy.sparse.csr_array((ones, (rows, clusters)), shape=(num_rows, draws.num_clusters))
+def _draw(clusters: npt.ArrayLike, num_resamples: int, seed: int, arrays: tuple[npt.NDArray[np.generic], ...]) -> Draws:
+    ids = np.asarray(clusters)
+    lengths = [len(array) for array in (ids, *arrays)]
+    if len(set(lengths)) > 1 or not lengths[0]:
+        raise ValueError(f"clusters, labels and scores must have the same length of at least 1; got {lengths}.")
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples is {num_resamples}; expected at least 1.")
+    return Draws.of(ids, num_resamples, seed)
 
 
-def _interval(value: float, resampled: FloatArray, draws: _Draws, confidence: float) -> Interval:
+def _interval(value: float, values: FloatArray, draws: Draws, confidence: float) -> Interval:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a number between 0 and 1.")
-    defined = resampled[~np.isnan(resampled)]
+    defined = values[~np.isnan(values)]
     low = high = float("nan")
     if draws.num_clusters > 1 and defined.size:
         tail = (1 - confidence) / 2
         low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
-    return Interval(value, low, high, draws.num_clusters, int(resampled.size - defined.size))
+    return Interval(value, low, high, draws.num_clusters, int(values.size - defined.size))

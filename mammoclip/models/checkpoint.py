@@ -5,7 +5,8 @@
                         ``image_projection.projection.*``, ``text_projection.projection.*``, ``logit_scale``,
                         ``logit_bias`` of the sigmoid loss), with adapters of the text encoder merged into its weights
 ``config.json``         format, version, architecture of both encoders, ``embedding_dim``, ``projection`` (``linear``
-                        where it is missing), ``sigmoid_loss`` (false where it is missing), image size and normalisation, ``max_tokens``, free ``metadata``
+                        where it is missing), ``sigmoid_loss`` (false where it is missing), image size and
+                        normalisation, ``max_tokens``, free ``metadata``
 ``tokenizer/``          the tokenizer as transformers saves it
 ======================  ============================================================================================
 """

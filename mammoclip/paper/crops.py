@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from mammoclip.data.reader import ShardReader
+from mammoclip.data.reader import ShardReader, eight_bits
 from mammoclip.paper.figures import figure_style
 from mammoclip.paper.inputs import DatasetTables
 from mammoclip.paper.wording import finding_name
@@ -74,7 +74,7 @@ def read_crops(tables: DatasetTables, images: pl.DataFrame) -> list[Crop]:
     reader = ShardReader(images, tables.shards)
     try:
         return [
-            Crop(image_id, laterality, view, split, reader.read(image_id), boxes.get(image_id, []))
+            Crop(image_id, laterality, view, split, eight_bits(reader.read(image_id)), boxes.get(image_id, []))
             for image_id, laterality, view, split in images.select("image_id", "laterality", "view", "split").rows()
         ]
     finally:

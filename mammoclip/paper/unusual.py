@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mammoclip.data.reader import ShardReader
+from mammoclip.data.reader import ShardReader, eight_bits
 from mammoclip.errors import ArtifactError
 from mammoclip.paper.crops import SIDES, data_uri
 from mammoclip.paper.wording import format_number
@@ -168,7 +168,7 @@ def read_pictures(crops: Sequence[UnusualCrop], manifest: pl.DataFrame, folder: 
     wanted = manifest.filter(pl.col("image_id").is_in([crop.image_id for crop in crops]))
     reader = ShardReader(wanted, folder)
     try:
-        return {row["image_id"]: _picture(reader.read(row["image_id"]), row) for row in wanted.to_dicts()}
+        return {row["image_id"]: _picture(eight_bits(reader.read(row["image_id"])), row) for row in wanted.to_dicts()}
     finally:
         reader.close()
 

@@ -6,7 +6,8 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mammoclip.data.pairs import Example, PairSampler
+from mammoclip.data.warp import SamplingNodes
 from mammoclip.errors import ConfigError
 from mammoclip.models import tokenise
 
@@ -22,7 +24,8 @@ from mammoclip.models import tokenise
 class Batch:
     """B examples, the first views and texts of all, then the second ones, so that an encoder runs once.
 
-    Images: uint8, 2B x H x W. Token ids and mask: int64, 2B x T. Identities of texts and patients: int64, 2B.
+    Images: uint8 (int32 of 16-bit ones), 2B x H x W. Token ids and mask: int64, 2B x T. Identities of texts and
+    patients: int64, 2B. ``warps``: what is still to be done to the images, 2B; empty: nothing.
     """
 
     images: Tensor
@@ -30,6 +33,7 @@ class Batch:
     attention_mask: Tensor
     text_ids: Tensor
     patient_ids: Tensor
+    warps: tuple[SamplingNodes, ...] = ()
 
     def __len__(self) -> int:
         """Return B."""
@@ -37,16 +41,24 @@ class Batch:
 
     def parts(self, size: int) -> list[Batch]:
         """Return the batch in parts of ``size`` examples, the last one smaller where it does not divide."""
-        tensors = [getattr(self, field.name) for field in fields(self)]
-        first, second = ([tensor.chunk(2)[view].split(size) for tensor in tensors] for view in (0, 1))
+        halves = [tensor.chunk(2) for tensor in self._tensors()]
+        first, second = self.warps[: len(self)], self.warps[len(self) :]
         return [
-            Batch(*(torch.cat(views) for views in zip(one, other, strict=True)))
-            for one, other in zip(zip(*first, strict=True), zip(*second, strict=True), strict=True)
+            _batch([torch.cat([one[rows], other[rows]]) for one, other in halves], (*first[rows], *second[rows]))
+            for rows in (slice(start, start + size) for start in range(0, len(self), size))
         ]
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
-        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return _batch([tensor.to(device) for tensor in self._tensors()], self.warps)
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.images, self.input_ids, self.attention_mask, self.text_ids, self.patient_ids
+
+
+def _batch(tensors: list[Tensor], warps: tuple[SamplingNodes, ...]) -> Batch:
+    images, input_ids, attention_mask, text_ids, patient_ids = tensors
+    return Batch(images, input_ids, attention_mask, text_ids, patient_ids, warps)
 
 
 def batch_sizes(global_batch_size: int, micro_batch_size: int | None, world_size: int) -> tuple[int, int]:
@@ -73,9 +85,13 @@ def batch_sizes(global_batch_size: int, micro_batch_size: int | None, world_size
     return own, micro
 
 
-def num_batches(num_examples: int, batch_size: int, world_size: int) -> int:
-    """Return the whole global batches in an epoch; the rest of the shuffled epoch is left out."""
-    return num_examples // (batch_size * world_size)
+def num_batches(sampler: PairSampler, global_batch_size: int) -> int:
+    """Return the whole global batches in an epoch, in every one equally many.
+
+    Raises:
+        ConfigError: as ``PairSampler.order``.
+    """
+    return len(sampler.order(0, global_batch_size))
 
 
 def iterate_batches(
@@ -89,31 +105,40 @@ def iterate_batches(
     world_size: int,
     threads: int,
 ) -> Iterator[Batch]:
-    """Yield this process's part of every global batch of an epoch from ``first_batch`` on."""
-    order = sampler.order(epoch)
-    last = num_batches(len(order), batch_size, world_size)
+    """Yield this process's part of every global batch of an epoch from ``first_batch`` on.
 
-    def submit(pool: ThreadPoolExecutor, batch: int) -> list[Future[Example]]:
-        start = (batch * world_size + rank) * batch_size
-        rows = order[start : start + batch_size].tolist()
-        return [pool.submit(sampler.example, epoch, row) for row in rows]
+    Raises:
+        ArtifactError: an image cannot be read; what else was to be read ahead is given up.
+        ConfigError: as ``PairSampler.order``.
+    """
+    own = sampler.order(epoch, batch_size * world_size)[first_batch:, rank * batch_size : (rank + 1) * batch_size]
+    following = iter(own.tolist())
+    pool = ThreadPoolExecutor(max(1, threads))
 
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        waiting = deque(submit(pool, batch) for batch in range(first_batch, min(first_batch + 2, last)))
-        following = first_batch + 2
+    def submit(number: int) -> list[list[Future[Example]]]:
+        """Start on the next ``number`` batches, as far as there are any."""
+        return [
+            [pool.submit(sampler.example, epoch, index) for index in indices] for indices in islice(following, number)
+        ]
+
+    try:
+        waiting = deque(submit(2))
         while waiting:
             examples = [future.result() for future in waiting.popleft()]
-            if following < last:
-                waiting.append(submit(pool, following))
-                following += 1
+            waiting.extend(submit(1))
             yield _collate(examples, tokenizer)
+    finally:  # after an error, or when the caller stops early, nobody waits for examples that were not begun
+        pool.shutdown(cancel_futures=True)
 
 
 def _collate(examples: list[Example], tokenizer: Any) -> Batch:
-    images = [e.image_1 for e in examples] + [e.image_2 for e in examples]
+    images = np.stack([e.image_1 for e in examples] + [e.image_2 for e in examples])
+    if images.dtype == np.uint16:  # torch computes little with it
+        images = images.astype(np.int32)
     texts = [e.text_1 for e in examples] + [e.text_2 for e in examples]
     patients = _identify([e.patient for e in examples] * 2)
-    return Batch(torch.from_numpy(np.stack(images)), *tokenise(tokenizer, texts), _identify(texts), patients)
+    warps = tuple(e.warps[view] for view in (0, 1) for e in examples if e.warps)
+    return Batch(torch.from_numpy(images), *tokenise(tokenizer, texts), _identify(texts), patients, warps)
 
 
 def _identify(names: list[str]) -> Tensor:

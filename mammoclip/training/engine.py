@@ -40,7 +40,7 @@ def build_engine(
     if section.sync_batch_norm:
         if not cuda:
             raise ConfigError("pretrain.sync_batch_norm needs GPUs (torch has it for CUDA alone); switch it off")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     heads = [*model.image_projection.parameters(), *model.text_projection.parameters(), *model.logit_parameters()]
     known = {id(parameter) for parameter in heads}
     encoders = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
@@ -50,6 +50,11 @@ def build_engine(
     ]
     optimizer = torch.optim.AdamW(groups, lr=section.learning_rate, weight_decay=section.weight_decay, fused=cuda)
     precision = _precision(section.precision, cuda)
+    if precision == "fp16" and deepspeed_config.get("zero_optimization", {}).get("stage", 0):
+        raise ConfigError(
+            "pretrain.precision: fp16 works with ZeRO stage 0 alone (with others DeepSpeed never lowers the loss scale "
+            "and training stands still); take bf16, or workflow/deepspeed/zero0.json"
+        )
     config = {
         **deepspeed_config,
         "train_micro_batch_size_per_gpu": micro_batch_size,
@@ -83,25 +88,32 @@ def whole_optimizer_state(engine: Any) -> dict[str, Any]:
     from deepspeed.utils import safe_get_full_optimizer_state  # noqa: PLC0415
 
     optimizer = _base_optimizer(engine)
+    scaler = _loss_scaler(engine)
+    steps = [int(state["step"]) for state in optimizer.state.values() if state]
+    moments: dict[str, dict[str, Tensor]] = {}
+    state = {
+        "step": max(steps, default=0),
+        "moments": moments,
+        "scaler": None if scaler is None else scaler.state_dict(),
+    }
+    if not steps:  # none was made: every one so far overflowed in fp16
+        return state
     _link_moments(engine)
-    moments = {}
     for name, parameter in _trained(engine):
         if engine.zero_optimization_stage():
             moments[name] = {key: safe_get_full_optimizer_state(parameter, key).cpu() for key in _MOMENTS}
         elif parameter in optimizer.state:  # one that no gradient ever reached has none
             moments[name] = {key: optimizer.state[parameter][key].cpu().clone() for key in _MOMENTS}
-    scaler = _loss_scaler(engine)
-    return {
-        "step": max(int(state["step"]) for state in optimizer.state.values()),
-        "moments": moments,
-        "scaler": scaler.state_dict() if scaler else None,
-    }
+    return state
 
 
 def load_optimizer_state(engine: Any, state: dict[str, Any]) -> None:
     """Give ``engine``, whose model has its weights already, what ``whole_optimizer_state`` returned."""
+    if (scaler := _loss_scaler(engine)) and state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
+    if not state["moments"]:
+        return
     optimizer = _base_optimizer(engine)
-    stage = engine.zero_optimization_stage()
     for tensor in _optimized_tensors(engine, state["moments"]):
         step = torch.tensor(float(state["step"]), device=tensor.device if torch.cuda.is_available() else "cpu")
         optimizer.state[tensor] = {"step": step, **{key: torch.zeros_like(tensor) for key in _MOMENTS}}
@@ -109,18 +121,16 @@ def load_optimizer_state(engine: Any, state: dict[str, Any]) -> None:
     for name, parameter in _trained(engine):
         for key, value in state["moments"].get(name, {}).items():
             _set_moment(engine, parameter, key, value.to(engine.device))
-    if (scaler := _loss_scaler(engine)) and state["scaler"]:
-        scaler.load_state_dict(state["scaler"])
 
 
 def _link_moments(engine: Any) -> None:
-    """Tell the parameters of ZeRO 1 and 2 where their moments are; DeepSpeed itself forgets all groups but the first."""
+    """Tell the parameters of ZeRO 1 and 2 where their moments are: DeepSpeed forgets all groups but the first."""
     if engine.zero_optimization_stage() in (1, 2):
         engine.optimizer._hp_optimizer_states_linked = False
         engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
-def _set_moment(engine: Any, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+def _set_moment(engine: Any, parameter: Any, key: str, value: Tensor) -> None:
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state  # noqa: PLC0415
 
     stage = engine.zero_optimization_stage()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -20,10 +21,13 @@ Mammo-CLIP model trained with mammoclip. **Research software: not a medical devi
 | text encoder | {section.text_encoder} |
 | image size | {section.height_px} x {section.width_px} px |
 | data sets seen in training | {datasets} |
+| objective | {section.loss.objective} |
 | epochs | {epochs} |
 | batch size, processes | {section.global_batch_size}, {processes} |
+| seed | {seed} |
+| code | mammoclip {version} |
 | best validation loss | {best} |
-
+{scores}
 {sources}
 The licences of the data sets hold for these weights too. Normalisation and architecture are in `config.json`.
 {release}"""
@@ -39,25 +43,45 @@ _ROLES = {
 }
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a run was trained on: the source and the number of training breasts of each data set, and the scores.
+
+    ``scores`` are those of the validation breasts after the best epoch, by name.
+    """
+
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    num_breasts: Mapping[str, int] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def keeps_from_release(self) -> list[str]:
+        """Titles of the data sets whose licence forbids to pass on what is trained on them."""
+        return [source.title for source in self.sources.values() if not source.weights_may_be_released]
+
+
 def model_card(
-    name: str, control: str, section: PretrainSection, steps: pl.DataFrame, sources: Mapping[str, Source]
+    name: str, control: str, section: PretrainSection, steps: pl.DataFrame, seen: Seen, *, seed: int, version: str
 ) -> str:
-    """Return the Markdown card of a run from its configuration, its ``steps`` and the sources of its data sets."""
+    """Return the Markdown card of a run from its configuration, its ``steps`` and what it has seen; none: untrained."""
     losses = steps.filter(pl.col("split") == "validation")["loss"].to_list()
     untrained = control == "untrained"
-    seen = {} if untrained else sources
-    forbidden = [source.title for source in seen.values() if not source.weights_may_be_released]
     return _CARD.format(
         name=name,
         role=_ROLES[control],
         section=section,
         weights=section.image_weights or "random initial weights",
-        datasets="none" if untrained else ", ".join(section.datasets),
-        sources="".join(_describe(dataset, source) for dataset, source in seen.items()),
-        release=_FORBIDDEN.format(titles=" and ".join(forbidden)) if forbidden else "",
+        datasets=", ".join(f"{dataset} ({number} breasts)" for dataset, number in seen.num_breasts.items()) or "none",
+        sources="".join(_describe(dataset, source) for dataset, source in seen.sources.items()),
+        release=_FORBIDDEN.format(titles=" and ".join(titles)) if (titles := seen.keeps_from_release) else "",
         epochs=0 if untrained else section.num_epochs,
-        processes=max(1, section.gpus),
+        processes=max(1, section.gpus) * section.nodes,
+        seed=seed,
+        version=version,
         best=f"{min(losses):.3f}" if losses else "-",
+        scores="".join(
+            f"| validation {score.replace('_', ' ')} | {value:.3f} |\n" for score, value in seen.scores.items()
+        ),
     )
 
 

@@ -24,8 +24,8 @@ from mammoclip.models import MammoClip
 from mammoclip.models.weights import load_into
 from mammoclip.training.batches import Batch, batch_sizes, iterate_batches, num_batches
 from mammoclip.training.distributed import largest_over_processes, mean_over_processes
-from mammoclip.training.interruption import StopRequest, stop_requests
 from mammoclip.training.engine import build_engine, load_optimizer_state, whole_weights
+from mammoclip.training.interruption import StopRequest, stop_requests
 from mammoclip.training.resume import read_checkpoint, save_checkpoint
 from mammoclip.training.schedule import learning_rate_factor
 from mammoclip.training.step import Stepper
@@ -66,7 +66,7 @@ def train(model: MammoClip, job: Job) -> pl.DataFrame:
     """
     section = job.section
     own, micro = batch_sizes(section.global_batch_size, section.micro_batch_size, job.world_size)
-    per_epoch = num_batches(len(job.training), own, job.world_size)
+    per_epoch = num_batches(job.training, section.global_batch_size)
     if per_epoch == 0:
         raise ModelError(
             f"{len(job.training)} training breasts do not fill one batch of "
@@ -82,7 +82,7 @@ def train(model: MammoClip, job: Job) -> pl.DataFrame:
     if checkpoint:
         load_into(trained, checkpoint["weights"], f"the checkpoint in {job.work}")
     engine = build_engine(trained, section, job.deepspeed, micro, own // micro)
-    state = {"step": 0, "rows": [], "best": float("inf")}
+    state: dict[str, Any] = {"step": 0, "rows": [], "best": float("inf")}
     if checkpoint:
         load_optimizer_state(engine, checkpoint["optimizer"])
         state = checkpoint["state"]

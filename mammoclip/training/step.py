@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mammoclip.config import LossWeights
 from mammoclip.models import normalise
+from mammoclip.training.augmentation_batch import augment_batch
 from mammoclip.training.batches import Batch
 from mammoclip.training.distributed import gather_with_gradient
 from mammoclip.training.gradient_cache import loss_and_embedding_gradients
@@ -60,13 +61,11 @@ class Stepper:
         for number, part in enumerate(parts):
             images, texts, *scalars = self._embed(part, step, number)
             rows = slice(start, start := start + len(part))
-            surrogate = sum(
-                (view * gradient[rows]).sum()
-                for view, gradient in zip([*images.chunk(2), *texts.chunk(2)], gradients.views, strict=True)
-            )
+            views_of_part = [*images.chunk(2), *texts.chunk(2)]
+            pairs = list(zip(views_of_part, (gradient[rows] for gradient in gradients.views), strict=True))
             if number == 0:  # the loss knows one logit scale, not one a part
-                pairs = zip(scalars, gradients.scalars, strict=True)
-                surrogate = surrogate + sum((scalar * gradient).sum() for scalar, gradient in pairs)
+                pairs += zip(scalars, gradients.scalars, strict=True)
+            surrogate = torch.stack([(value * gradient).sum() for value, gradient in pairs]).sum()
             # DeepSpeed divides by the parts, as of a mean; this is a sum.
             self.engine.backward(surrogate * len(parts))
             self.engine.step()
@@ -83,7 +82,8 @@ class Stepper:
         # Dropout depends on nothing else, so that it is the same when a part is embedded again, or after a resume.
         seed = np.random.SeedSequence([self.seed, 5, step, self.rank, number]).generate_state(1, np.uint64)
         torch.manual_seed(int(seed[0] >> np.uint64(1)))
-        embedded = self.engine(normalise(part.images), part.input_ids, part.attention_mask)
+        images = augment_batch(part.images, part.warps) if part.warps else part.images
+        embedded = self.engine(normalise(images), part.input_ids, part.attention_mask)
         return tuple(tensor.float() for tensor in embedded)
 
     def _views(self, embedded: list[Embeddings], parts: list[Batch]) -> tuple[list[Tensor], dict[str, Any]]:

@@ -109,6 +109,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     launch(folder, [*uninterrupted, killed[0]], killed=True)
     launch(folder, [killed[1]], killed=True)
+    lower = [
+        {"folder": "bf16", "section": {"precision": "bf16"}},
+        {"folder": "bf16-scattered", "section": {"precision": "bf16"}, "deepspeed": str(CONFIGS[3])},
+        {"folder": "fp16", "section": {"precision": "fp16", "num_epochs": 6}},
+        {"folder": "fp16-scattered", "section": {"precision": "fp16"}, "deepspeed": str(CONFIGS[1])},
+    ]
+    launch(folder, lower)  # a process of their own: DeepSpeed remembers for good that one run was in autocast
     for name in ("damaged", "all-damaged", "half-written"):
         shutil.copytree(folder / "in-an-epoch", folder / name)
     damage(checkpoints(folder / "damaged")[-1])
@@ -192,6 +199,20 @@ def test_what_is_frozen_stays_and_the_rest_moves(runs: Path) -> None:
     frozen = ("image_encoder._conv_stem", "image_encoder._bn0", *(f"image_encoder._blocks.{n}." for n in range(5)))
     same = {name for name in initial if torch.equal(initial[name], trained[name])}
     assert same == {name for name in initial if name.startswith((*frozen, "text_encoder."))}
+
+
+@pytest.mark.parametrize("lower", ["bf16", "bf16-scattered", "fp16"])
+def test_lower_precision_trains_to_nearly_the_same_validation_loss(runs: Path, lower: str) -> None:
+    losses, expected = (steps_of(runs / name)["loss"].to_list() for name in (lower, "reference"))
+    assert losses[-1] == pytest.approx(expected[-1], rel=0.02)
+    assert losses[0] != expected[0]
+    initial, trained = (load_file(runs / path) for path in ("frozen/initial.safetensors", f"{lower}/0.safetensors"))
+    assert not torch.equal(initial["logit_scale"], trained["logit_scale"])
+    assert {weights.dtype for weights in trained.values()} == {torch.float32, torch.int64}
+
+
+def test_fp16_is_refused_where_its_loss_scale_would_never_fall(runs: Path) -> None:
+    assert "fp16 works with ZeRO stage 0 alone" in (runs / "fp16-scattered" / "error-0.txt").read_text()
 
 
 def test_a_loss_that_is_not_finite_ends_with_a_sentence(runs: Path) -> None:

@@ -192,6 +192,13 @@ def test_a_configuration_that_is_no_mapping_is_refused(value: Any) -> None:
          "valid: cbis, phantom, vindr"),
         ("evaluate showcase", ["cbiss"], "evaluate.showcase names 'cbiss', which is not under datasets; "
          "did you mean 'cbis'?"),
+        ("pretrain runs big", {"changes": {"image_encodr": "timm:resnet50"}}, "pretrain.runs.big.changes: unknown key "
+         "'image_encodr'; did you mean 'image_encoder'?"),
+        ("pretrain runs big", {"changes": {"runs": {}}}, "pretrain.runs.big.changes: a run cannot change the runs"),
+        ("pretrain runs big", {"changes": {"datasets": ["vindr", "cbs"]}}, "pretrain.runs.big names 'cbs', which is "
+         "not under datasets; did you mean 'cbis'?"),
+        ("pretrain dataset_weights", {"vindr": 2.0}, "pretrain.dataset_weights names 'vindr', which the run "
+         "'mammo-clip' is not trained on; valid: phantom"),
         ("paper main_run", "mammoclip", "paper.main_run names 'mammoclip', which is not under pretrain.runs; "
          "did you mean 'mammo-clip'?"),
         ("datasets vindr generate", {}, "datasets.vindr.generate: only the phantom adapter can generate its data"),
@@ -201,6 +208,25 @@ def test_a_configuration_that_is_no_mapping_is_refused(value: Any) -> None:
 )  # fmt: skip
 def test_references_between_sections_are_checked(path: str, value: Any, message: str) -> None:
     assert refusal(with_value(path, value)) == message
+
+
+def test_a_run_changes_what_it_names_and_shares_the_rest() -> None:
+    changes = {"image_encoder": "timm:resnet50", "datasets": ["vindr"], "loss": {"objective": "convirt"}}
+    values = with_value("pretrain runs resnet", {"changes": changes})
+    values["pretrain"]["loss"] = {"mask_equal_texts": True}
+    pretrain = parse_section(Config, values).pretrain
+    own, shared = pretrain.of_run("resnet"), pretrain.of_run("mammo-clip")
+    assert (own.image_encoder, own.datasets, own.loss.objective) == ("timm:resnet50", ["vindr"], "convirt")
+    assert own.loss.mask_equal_texts and own.learning_rate == pretrain.learning_rate
+    assert (shared.image_encoder, shared.datasets) == ("efficientnet-b5", ["phantom"])
+    assert list(own.runs) == ["resnet"] and pretrain.all_datasets == ["phantom", "vindr"]
+
+
+def test_another_run_leaves_a_run_as_it_was() -> None:
+    """Its section is a parameter of its job: nothing reruns."""
+    before = parse_section(Config, GOOD).pretrain.of_run("mammo-clip")
+    with_another = parse_section(Config, with_value("pretrain runs more", {"changes": {"num_epochs": 1}}))
+    assert with_another.pretrain.of_run("mammo-clip") == before
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "a b", "", "naïve", "a.b", "x\n"])

@@ -35,7 +35,7 @@ HEIGHT, WIDTH = 120, 90
 CENTRE = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
 LANDMARKS = CENTRE + np.array([(-12.0, -14.0), (13.0, -9.0), (-8.0, 15.0), (10.0, 12.0)])
 
-images = hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20)))
+images = hnp.arrays(st.sampled_from([np.uint8, np.uint16]), st.tuples(st.integers(1, 20), st.integers(1, 20)))
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -101,7 +101,7 @@ def test_at_probability_zero_the_image_stays(image: np.ndarray, seed: int) -> No
 def test_shape_and_type_stay_and_the_same_stream_gives_the_same_image(image: np.ndarray, seed: int) -> None:
     before = image.copy()
     first, second = (augment(image, PAPER, np.random.default_rng(seed)) for _ in range(2))
-    assert (first.shape, first.dtype) == (image.shape, np.uint8)
+    assert (first.shape, first.dtype) == (image.shape, image.dtype)
     assert first.flags.c_contiguous
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(image, before)

@@ -30,6 +30,15 @@ def test_two_sections_are_drawn_with_replacement_and_their_sentences_shuffled() 
     }
 
 
+def test_the_released_code_keeps_the_sentences_of_reports_in_order_and_shuffles_those_of_labels() -> None:
+    section = ("one mass", "two cysts", "three clips", "four nodes")
+    assert set(draws(Captions((section,), "L"), CaptionSampler(mode="compat"))) == {(" ".join(section),) * 2}
+    assert len(set(draws(Captions((section,), "L"), CaptionSampler()))) > 100
+    labels = Captions((), "L", ((("mass", 1), ("suspicious_calcification", 1)),))
+    words = [text.split() for text, _ in draws(labels, CaptionSampler(mode="compat"))]
+    assert {text[-1] for text in words} != {words[0][-1]}
+
+
 def test_each_drawn_section_is_paraphrased_half_of_the_time() -> None:
     drawn = draws(Captions((FINDINGS, IMPRESSION), "L"), CaptionSampler(PARAPHRASES))
     texts = [text for pair in drawn for text in pair if "round" in text]

@@ -1,6 +1,8 @@
+import logging
 from collections import Counter
 from typing import Any
 
+import cv2
 import numpy as np
 import polars as pl
 import pytest
@@ -8,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammoclip.artifacts import BREASTS
+from mammoclip.config import Mode
 from mammoclip.data.augmentation import AugmentationStrength
 from mammoclip.data.captions import Captions
+from mammoclip.data.mixture import Mixture
 from mammoclip.data.pairs import Breast, Example, PairSampler, trainable_breasts
-from mammoclip.errors import ArtifactError
+from mammoclip.errors import ArtifactError, ConfigError
 
 STILL = AugmentationStrength(0.0, False, 0, 0, (1, 1), 0, 0, 1)
 STRONG = AugmentationStrength(1.0, True, 20, 0.1, (0.8, 1.2), 20, 10, 15)
@@ -25,6 +29,9 @@ TWO_VIEWS = Breast(("d/cc1",), ("d/mlo1",), CAPTIONS)
 MANY = Breast(("d/cc1", "d/cc2"), ("d/mlo1", "d/mlo2"), CAPTIONS)
 ONE_IMAGE = Breast(("d/cc1",), (), CAPTIONS)
 TWO_OF_ONE_VIEW = Breast((), ("d/mlo1", "d/mlo2"), CAPTIONS)
+
+
+MODES: tuple[Mode, Mode] = ("strict", "compat")
 
 
 def sampler(*breasts: Breast, strength: AugmentationStrength | None = STILL, seed: int = 7, flip: float = 0.0) -> Any:
@@ -118,6 +125,16 @@ def test_texts_are_whole_sections_with_their_sentences_shuffled() -> None:
     assert min(drawn.values()) > 100
 
 
+def test_the_released_code_leaves_left_and_right_as_they_are_when_it_flips() -> None:
+    strict, compat = (PairSampler([TWO_VIEWS], IMAGES.__getitem__, 7, STILL, 1.0, mode=mode) for mode in MODES)
+    for epoch in range(20):
+        plain = sampler(TWO_VIEWS).example(epoch, 0)
+        flipped, released = strict.example(epoch, 0), compat.example(epoch, 0)
+        assert np.array_equal(flipped.image_1, released.image_1)
+        assert "left" in plain.text_1 and flipped.text_1 == plain.text_1.replace("left", "right")
+        assert sorted(released.text_1.split()) == sorted(plain.text_1.split())
+
+
 def test_a_flip_mirrors_both_images_and_exchanges_left_and_right() -> None:
     flips = []
     for epoch in range(200):
@@ -134,7 +151,8 @@ def test_a_flip_mirrors_both_images_and_exchanges_left_and_right() -> None:
 def test_validation_is_fixed_and_plain() -> None:
     fixed = sampler(MANY, ONE_IMAGE, TWO_OF_ONE_VIEW, strength=None, flip=1.0)
     for epoch in range(3):
-        assert fixed.order(epoch).tolist() == [0, 1, 2]
+        assert fixed.order(epoch, 3).tolist() == [[0, 1, 2]]
+        assert fixed.order(epoch, 2).tolist() == [[0, 1]]
         assert same(fixed.example(epoch, 0), fixed.example(0, 0))
     example = fixed.example(0, 0)
     assert names(example) == ("d/cc1", "d/mlo1")
@@ -145,10 +163,67 @@ def test_validation_is_fixed_and_plain() -> None:
 
 def test_an_epoch_sees_every_breast_once_in_an_order_of_its_own() -> None:
     training = sampler(*[TWO_VIEWS] * 50)
-    orders = [training.order(epoch).tolist() for epoch in range(4)]
+    orders = [training.order(epoch, 10).ravel().tolist() for epoch in range(4)]
     assert all(sorted(order) == list(range(len(training))) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    assert sampler(*[TWO_VIEWS] * 50).order(2).tolist() == orders[2]
+    assert sampler(*[TWO_VIEWS] * 50).order(2, 10).ravel().tolist() == orders[2]
+
+
+def test_weights_say_how_often_the_breasts_of_a_data_set_are_seen() -> None:
+    breasts = [*cohort(10), *cohort(5, "e")]
+    training = PairSampler(breasts, IMAGES.__getitem__, 7, STILL, mixture=Mixture({"d": 0.5, "e": 3.0}))
+    seen = Counter(breasts[index % 30].dataset for index in training.order(0, 1).ravel())
+    assert seen == {"d": 10, "e": 30}
+    with pytest.raises(ConfigError, match="dataset_weights names 'f', of which no breast is trained on"):
+        PairSampler(breasts, IMAGES.__getitem__, 7, STILL, mixture=Mixture({"f": 2.0}))
+
+
+def test_a_breast_seen_again_in_an_epoch_is_drawn_anew() -> None:
+    breasts = [MANY, TWO_VIEWS, ONE_IMAGE]
+    training = PairSampler(breasts, IMAGES.__getitem__, 7, STRONG, mixture=Mixture({"": 2.0}))
+    assert sorted(training.order(0, 6).ravel()) == [0, 1, 2, 3, 4, 5]
+    for row in range(3):
+        first, again = training.example(0, row), training.example(0, row + 3)
+        assert first.patient == again.patient
+        assert not np.array_equal(first.image_1, again.image_1)
+        assert same(first, sampler(*breasts, strength=STRONG).example(0, row))  # a weight changes no first occurrence
+
+
+def test_a_breast_seen_again_borrows_the_same_report_when_reports_are_shuffled() -> None:
+    breasts = cohort(10)
+    shuffled = PairSampler(breasts, IMAGES.__getitem__, 3, STILL, shuffle_reports=True, mixture=Mixture({"d": 2.0}))
+    for row in range(len(breasts)):
+        assert shuffled.example(0, row).text_1 == shuffled.example(0, row + len(breasts)).text_1
+
+
+def test_warps_that_are_left_for_later_are_those_that_would_have_been_applied() -> None:
+    """Same texts, same flip of left and right; what is missing in the image is in the nodes."""
+    for epoch in range(20):
+        now, later = (
+            PairSampler([MANY], IMAGES.__getitem__, 7, STRONG, 0.5, warp_later=late).example(epoch, 0)
+            for late in (False, True)
+        )
+        assert (now.text_1, now.text_2, now.warps) == (later.text_1, later.text_2, ())
+        for image, wanted, nodes in zip(
+            (later.image_1, later.image_2), (now.image_1, now.image_2), later.warps, strict=True
+        ):
+            rows, columns = (count * nodes.pitch_px for count in nodes.points.shape[:2])
+            grid = cv2.resize(nodes.points, (columns, rows))[nodes.pitch_px :, nodes.pitch_px :][:24, :16]
+            np.testing.assert_allclose(cv2.remap(image, grid, None, cv2.INTER_LINEAR), wanted, atol=1)
+
+
+def test_validation_has_no_warp_to_leave_for_later() -> None:
+    fixed = PairSampler([MANY], IMAGES.__getitem__, 7, None, warp_later=True)
+    assert fixed.example(0, 0).warps == ()
+
+
+def test_sixteen_bits_stay_sixteen_bits() -> None:
+    deep = {name: image.astype(np.uint16) * 257 for name, image in IMAGES.items()}
+    for epoch in range(20):
+        example = PairSampler([MANY], deep.__getitem__, 7, STRONG, 0.5).example(epoch, 0)
+        eight = PairSampler([MANY], IMAGES.__getitem__, 7, STRONG, 0.5).example(epoch, 0)
+        assert example.image_1.dtype == example.image_2.dtype == np.uint16
+        np.testing.assert_allclose(example.image_1 / 257, eight.image_1, atol=0.52)
 
 
 def test_the_images_stored_are_left_alone() -> None:
@@ -158,7 +233,9 @@ def test_the_images_stored_are_left_alone() -> None:
     assert all(np.array_equal(IMAGES[name], image) for name, image in before.items())
 
 
-def test_trainable_breasts_have_an_image_and_a_caption_and_belong_to_the_split() -> None:
+def test_trainable_breasts_have_an_image_and_a_caption_and_the_others_are_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     rows = breast_rows(
         ("p1", "L", "train", [["a mass", "b"]]),
         ("p2", "L", "train", []),
@@ -173,7 +250,13 @@ def test_trainable_breasts_have_an_image_and_a_caption_and_belong_to_the_split()
         .otherwise("mlo_image_ids"),
     )
     captions = Captions((("a mass", "b"),), "L")
-    assert trainable_breasts(rows, "train") == [Breast(("d/p1-L-cc",), ("d/p1-L-mlo",), captions, "d", "d/p1")]
+    with caplog.at_level(logging.INFO):
+        assert trainable_breasts(rows, "test")
+        assert not caplog.records  # nothing is left out, nothing is said
+        found = trainable_breasts(rows, "train")
+    (line,) = caplog.messages
+    assert line == "pretrain: 2 of 3 train breasts are left out: 1 without image, 1 without report or label"
+    assert found == [Breast(("d/p1-L-cc",), ("d/p1-L-mlo",), captions, "d", "d/p1")]
     with pytest.raises(ArtifactError, match="no breast of the split 'validation' has both an image and a report or"):
         trainable_breasts(rows, "validation")
 

@@ -249,6 +249,16 @@ def test_compat_elastic_displacements_are_those_of_torchvision_at_twice_its_alph
     assert np.stack(ours_px)[middle].std() == pytest.approx(np.stack(theirs_px)[middle].std(), rel=0.15)
 
 
+@settings(deadline=None, max_examples=40)
+@given(warps)
+def test_sixteen_bits_are_warped_as_eight_are_and_stay_sixteen(warp: WarpParameters) -> None:
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).uniform(0, 1, SIZE), 2)
+    eight = np.rint(255 * (noise - noise.min()) / np.ptp(noise)).astype(np.uint8)
+    deep = apply_warp(eight.astype(np.uint16) * 257, warp)
+    assert (deep.dtype, deep.shape) == (np.uint16, SIZE)
+    np.testing.assert_allclose(deep / 257, apply_warp(eight, warp), atol=0.52)  # 0.5 of rounding
+
+
 def test_the_input_is_kept() -> None:
     image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, SIZE, dtype=np.uint8), (0, 0), 2)
     before = image.copy()

@@ -70,7 +70,15 @@ def test_auroc_does_not_depend_on_the_order_of_cases(case: Case, seed: int) -> N
     assert metrics.auroc(case[0][order], case[1][order]) == metrics.auroc(*case)
 
 
-@pytest.mark.parametrize("metric", [metrics.auroc, metrics.auprc, metrics.sensitivity_at_specificity])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.auroc,
+        metrics.auprc,
+        metrics.sensitivity_at_specificity,
+        metrics.specificity_at_sensitivity,
+    ],
+)
 @pytest.mark.parametrize("labels", [[0, 0], [1, 1], []])
 def test_ranking_metrics_are_nan_when_a_class_is_missing(metric: Any, labels: list[int]) -> None:
     assert math.isnan(metric(labels, [0.5] * len(labels)))
@@ -114,6 +122,47 @@ def test_ninety_percent_of_ten_negatives_allows_one_false_positive() -> None:
     assert metrics.sensitivity_at_specificity(labels, scores, 0.91) == 0
 
 
+@given(binary_cases(), st.sampled_from([0.0, 0.25, 0.5, 0.8, 0.9, 1.0]))
+def test_specificity_is_the_best_over_thresholds_that_are_sensitive_enough(case: Case, sensitivity: float) -> None:
+    labels, scores = case
+    best = 0.0
+    for threshold in [*scores, np.inf]:
+        called = scores >= threshold
+        if np.mean(called[labels == 1]) >= sensitivity - 1e-9:
+            best = max(best, float(np.mean(~called[labels == 0])))
+    assert metrics.specificity_at_sensitivity(labels, scores, sensitivity) == pytest.approx(best)
+
+
+def kaggle_pf1(labels: np.ndarray[Any, Any], probabilities: np.ndarray[Any, Any]) -> float:
+    """Case by case, as the organisers of the RSNA challenge write it."""
+    true_positives = sum(p for y, p in zip(labels, probabilities, strict=True) if y == 1)
+    false_positives = sum(p for y, p in zip(labels, probabilities, strict=True) if y == 0)
+    if true_positives == 0:
+        return 0.0
+    precision = true_positives / (true_positives + false_positives)
+    recall = true_positives / sum(labels)
+    return float(2 * precision * recall / (precision + recall))
+
+
+@given(binary_cases(levels=4))
+def test_pf1_is_the_harmonic_mean_of_probabilistic_precision_and_recall(case: Case) -> None:
+    assert metrics.probabilistic_f1(*case) == pytest.approx(kaggle_pf1(*case), abs=1e-12)
+
+
+@given(binary_cases(levels=1))
+def test_pf1_of_certain_calls_is_f1(case: Case) -> None:
+    labels, certain = case[0], (case[1] > 0).astype(int)
+    expected = sklearn.metrics.f1_score(labels, certain, zero_division=0)
+    assert metrics.probabilistic_f1(labels, certain) == pytest.approx(expected, abs=1e-12)
+
+
+def test_pf1_without_a_positive_is_nan_and_refuses_what_is_no_probability() -> None:
+    assert math.isnan(metrics.probabilistic_f1([0, 0], [0.1, 0.2]))
+    assert metrics.probabilistic_f1([1, 1], [0.5, 0.5]) == pytest.approx(2 * 1 / (1 + 2))
+    with pytest.raises(MammoClipError, match=r"from 0 to 1; found -1\.0 to 0\.5: are these logits"):
+        metrics.probabilistic_f1([0, 1], [-1, 0.5])
+
+
 @given(class_cases())
 def test_class_metrics_equal_sklearn(case: Case) -> None:
     labels, predictions = case
@@ -148,6 +197,30 @@ def test_confusion_matrix_has_truth_in_rows() -> None:
     assert metrics.confusion_matrix([], []).shape == (0, 0)
     with pytest.raises(MammoClipError, match="Class 3"):
         metrics.confusion_matrix([3], [0], num_classes=2)
+
+
+@pytest.mark.parametrize("metric", [metrics.accuracy, metrics.balanced_accuracy, metrics.cohen_kappa])
+def test_scores_of_classes_predict_the_highest_of_equal_ones_the_first(metric: Any) -> None:
+    labels, scores = [0, 1, 2, 1], [[0.5, 0.5, 0], [0.1, 0.2, 0.7], [0.1, 0.2, 0.7], [0.3, 0.4, 0.3]]
+    assert metric(labels, scores) == metric(labels, [0, 2, 2, 1])
+
+
+@given(class_cases())
+def test_the_majority_baseline_has_the_share_of_its_class_no_kappa_and_half_the_area(case: Case) -> None:
+    labels = np.concatenate([case[0], np.arange(4)])  # every class occurs
+    baseline = metrics.majority_scores(labels, num_classes=4)
+    assert baseline.shape == (len(labels), 4)
+    assert metrics.accuracy(labels, baseline) == max(np.bincount(labels)) / len(labels)
+    assert metrics.balanced_accuracy(labels, baseline) == 1 / 4
+    assert metrics.cohen_kappa(labels, baseline, quadratic=True) == pytest.approx(0, abs=1e-12)
+    assert metrics.macro_auroc(labels, baseline) == 0.5
+
+
+def test_the_majority_baseline_needs_labels_of_its_classes() -> None:
+    with pytest.raises(MammoClipError, match="found class 4"):
+        metrics.majority_scores([0, 4], num_classes=4)
+    with pytest.raises(MammoClipError, match="found no case"):
+        metrics.majority_scores([], num_classes=4)
 
 
 @pytest.mark.parametrize("metric", [metrics.accuracy, metrics.balanced_accuracy, metrics.cohen_kappa])
@@ -188,3 +261,5 @@ def test_bad_shapes_labels_and_targets_are_refused() -> None:
         metrics.accuracy([0, 1], [0])
     with pytest.raises(ValueError, match="from 0 to 1"):
         metrics.sensitivity_at_specificity([0, 1], [0.1, 0.2], 90)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        metrics.specificity_at_sensitivity([0, 1], [0.1, 0.2], 90)

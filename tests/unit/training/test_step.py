@@ -61,7 +61,7 @@ def weights(steps: Path, processes: int, case: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("processes", "case"), CASES)
 def test_a_step_in_parts_is_the_step_of_the_whole_batch(steps: Path, processes: int, case: str) -> None:
-    objective = WHOLE[case.split("-")[0]]
+    objective = WHOLE[case.split("-", maxsplit=1)[0]]
     whole, parts = weights(steps, 1, objective), weights(steps, processes, case)
     assert max(float((whole[name] - parts[name]).abs().max()) for name in whole) < 1e-5
     if processes == 1:  # the terms of two processes are those of their own rows
