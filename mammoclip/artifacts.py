@@ -299,6 +299,21 @@ STEPS = Table(
     },
 )
 
+VALIDATION = Table(
+    "validation",
+    1,
+    {
+        "epoch": STEPS.columns["epoch"],
+        "step": STEPS.columns["step"],
+        "metric": Column(
+            pl.String,
+            "zero_shot_auroc_<finding>, zero_shot_macro_auroc_density, image_to_text_ or text_to_image_ followed by "
+            "recall_at_<1, 5, 10> or median_rank, and chance_recall_at_<1, 5, 10>, that of a random ranking",
+        ),
+        "value": Column(pl.Float64, "over the validation breasts: from 0 to 1; a median rank from 1, best"),
+    },
+)
+
 FEATURES = Table(
     "features",
     1,

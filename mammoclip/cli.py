@@ -154,7 +154,8 @@ def _read_grey(path: Path, mode: Mode) -> npt.NDArray[np.uint8 | np.uint16]:
             image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
             if image is None:
                 raise MammoClipError(f"{path} is not a readable PNG file")
-            return image
+            grey: npt.NDArray[np.uint8 | np.uint16] = image
+            return grey
         return to_png_array(read_mammogram(path), mode.value)[0]
     except RejectedInput as error:
         raise MammoClipError(f"{path} cannot be used: {error.detail}") from None

@@ -278,8 +278,7 @@ class PretrainSection(Section):
     sync_batch_norm: bool = Field(
         default=False, description="batch normalisation over all processes of a run; on GPUs only"
     )
-    gpus: int = Field(default=1, ge=0, description="GPUs of a run on each node, one process each; 0: on the CPU")
-    nodes: PositiveInt = Field(default=1, description="nodes of a run, under SLURM")
+    gpus: int = Field(default=1, ge=0, description="GPUs of a run, one process each, on one node; 0: on the CPU")
     threads: PositiveInt = Field(default=8, description="CPU threads per process")
     deepspeed: str = Field(default="workflow/deepspeed/zero0.json", description="DeepSpeed configuration file")
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="time between resume checkpoints, in minutes")

@@ -7,12 +7,24 @@ import hashlib
 import json
 import logging
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
 import torch
 
-from mammoclip.artifacts import BREASTS, IMAGES, PARAPHRASES, STEPS, Table, read_table, write_table, write_text
+import mammoclip
+from mammoclip.artifacts import (
+    BREASTS,
+    IMAGES,
+    PARAPHRASES,
+    STEPS,
+    VALIDATION,
+    Table,
+    read_table,
+    write_table,
+    write_text,
+)
 from mammoclip.config import PretrainSection, resolve_source
 from mammoclip.data.augmentation import AugmentationStrength
 from mammoclip.data.mixture import Mixture
@@ -21,18 +33,21 @@ from mammoclip.data.reader import ImageSource, ShardReader
 from mammoclip.data.splits import find_shared_patients
 from mammoclip.datasets import ADAPTERS
 from mammoclip.errors import ConfigError
-from mammoclip.models import ImageEncoderSpec, TextEncoderSpec, build_model, load_tokenizer, save_pretrained
+from mammoclip.evaluation.validation import BreastScorer
+from mammoclip.models import ImageEncoderSpec, MammoClip, TextEncoderSpec, build_model, load_tokenizer, save_pretrained
 from mammoclip.models.cpu_memory import keep_freed_memory
+from mammoclip.models.text_encoder import check_tokenizer
 from mammoclip.training.distributed import start_processes, stop_processes
-from mammoclip.training.model_card import model_card
+from mammoclip.training.model_card import Seen, model_card
 from mammoclip.training.pretrain import Job, train
+from mammoclip.training.tracking import without_monitors
 from pipelines.command import run_stage, section_argument
 
 log = logging.getLogger("mammoclip.pretrain")
 
+_PROMPTS_PER_CLASS = 16  # as evaluation's default
 _NO_SCIENCE = {
     "gpus",
-    "nodes",
     "threads",
     "micro_batch_size",
     "checkpoint_activations",
@@ -49,12 +64,59 @@ def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(section.threads)
     keep_freed_memory()
     text_encoder = resolve_source(section.text_encoder)
+    model = _build(section, text_encoder, arguments.seed)
+    tokenizer = load_tokenizer(text_encoder, section.max_tokens)
+    check_tokenizer(tokenizer, model.text_encoder)
+    rank, steps, validation, seen = 0, STEPS.empty(), VALIDATION.empty(), Seen()
+    work = work_folder(arguments)
+    if control != "untrained":
+        rank, world_size = start_processes()
+        samplers = _samplers(arguments, section, shuffled=control == "shuffled_reports")
+        job = Job(
+            section=section,
+            seed=arguments.seed,
+            training=samplers[0],
+            validation=samplers[1],
+            tokenizer=tokenizer,
+            deepspeed=deepspeed,
+            work=work,
+            rank=rank,
+            world_size=world_size,
+            score=_scorer(samplers[1], arguments.seed),
+            curves=arguments.results / "tensorboard" / work.name,
+        )
+        steps, validation = train(model, job)
+        stop_processes()
+        seen = Seen(
+            {name: ADAPTERS[arguments.adapters[name]].source for name in section.datasets},
+            Counter(breast.dataset for breast in samplers[0].breasts),
+            _scores_of_best_epoch(steps, validation),
+        )
+    if rank == 0:
+        size = (section.height_px, section.width_px)
+        metadata = {
+            "control": control,
+            "datasets": list(seen.num_breasts),
+            "seed": arguments.seed,
+            "code": f"mammoclip {mammoclip.__version__}",
+            "may_be_released": not seen.keeps_from_release,
+        }
+        save_pretrained(model, tokenizer, arguments.out, metadata, image_size_px=size)
+        version = mammoclip.__version__
+        card = model_card(arguments.out.name, control, section, steps, seen, seed=arguments.seed, version=version)
+        write_text(card, arguments.out / "model_card.md")
+        write_table(steps, STEPS, arguments.out / "metrics.parquet")
+        write_table(validation, VALIDATION, arguments.out / "validation.parquet")
+        shutil.rmtree(work)
+
+
+def _build(section: PretrainSection, text_encoder: str, seed: int) -> MammoClip:
     weights = resolve_source(section.image_weights) if section.image_weights else None
     model = build_model(
         ImageEncoderSpec(section.image_encoder, weights, (section.height_px, section.width_px)),
         TextEncoderSpec(text_encoder, section.lora_rank),
         section.embedding_dim,
-        arguments.seed,
+        seed,
         section.projection,
         sigmoid_loss=section.loss.objective == "siglip",
     )
@@ -63,35 +125,23 @@ def run(arguments: argparse.Namespace) -> None:
     if section.checkpoint_activations:
         model.image_encoder.checkpoint_activations()
         model.text_encoder.checkpoint_activations()
-    tokenizer = load_tokenizer(text_encoder, section.max_tokens)
-    rank, steps = 0, STEPS.empty()
-    work = work_folder(arguments)
-    if control != "untrained":
-        rank, world_size = start_processes()
-        training, validation = _samplers(arguments, section, shuffled=control == "shuffled_reports")
-        job = Job(
-            section=section,
-            seed=arguments.seed,
-            training=training,
-            validation=validation,
-            tokenizer=tokenizer,
-            deepspeed=deepspeed,
-            work=work,
-            rank=rank,
-            world_size=world_size,
+    return model
+
+
+def _scorer(validation: PairSampler, seed: int) -> BreastScorer:
+    scorer = BreastScorer([breast.captions.views for breast in validation.breasts], _PROMPTS_PER_CLASS, seed)
+    for task, classes in scorer.missing_classes.items():
+        log.warning(
+            "pretrain: no validation breast has class %s of %s: its zero-shot AUROC is left out",
+            " or ".join(map(str, classes)),
+            task,
         )
-        steps = train(model, job)
-        stop_processes()
-    if rank == 0:
-        size = (section.height_px, section.width_px)
-        seen = [] if control == "untrained" else section.datasets
-        metadata = {"control": control, "datasets": seen, "seed": arguments.seed}
-        save_pretrained(model, tokenizer, arguments.out, metadata, image_size_px=size)
-        sources = {name: ADAPTERS[arguments.adapters[name]].source for name in section.datasets}
-        card = model_card(arguments.out.name, control, section, steps, sources)
-        write_text(card, arguments.out / "model_card.md")
-        write_table(steps, STEPS, arguments.out / "metrics.parquet")
-        shutil.rmtree(work)
+    return scorer
+
+
+def _scores_of_best_epoch(steps: pl.DataFrame, validation: pl.DataFrame) -> dict[str, float]:
+    best = steps.filter(pl.col("split") == "validation").sort("loss", "epoch")["epoch"][0]
+    return dict(validation.filter(pl.col("epoch") == best).select("metric", "value").rows())
 
 
 def _samplers(
@@ -172,7 +222,9 @@ def work_folder(arguments: argparse.Namespace) -> Path:
     """
     section: PretrainSection = arguments.config
     science = section.model_dump(mode="json", exclude=_NO_SCIENCE)
-    deepspeed = {key: value for key, value in read_deepspeed(section).items() if key != "zero_optimization"}
+    deepspeed = {
+        key: value for key, value in without_monitors(read_deepspeed(section)).items() if key != "zero_optimization"
+    }
     digest = hashlib.sha256(json.dumps([science, deepspeed, arguments.seed], sort_keys=True).encode())
     # The images table holds the checksum of every PNG.
     tables = [_table_path(arguments, name, table) for name in section.datasets for table in (IMAGES, BREASTS)]

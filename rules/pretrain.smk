@@ -1,25 +1,31 @@
 # Contrastive pretraining through DeepSpeed; resume checkpoints live in RESULTS/.work, which Snakemake does not own.
+def of_datasets(files, **wildcards):
+    """Return an input function: the files of every data set that a run is trained on."""
+    return lambda w: collect(files, dataset=of_run(w).datasets, **wildcards)
+
+
+def of_processes(amount):
+    """Return a resource function: an amount for every process of a run on a node."""
+    return lambda wildcards: amount * max(1, of_run(wildcards).gpus)
+
+
+def launcher(wildcards):
+    gpus = of_run(wildcards).gpus
+    return f"torchrun --standalone --nproc-per-node {gpus} -m" if gpus > 1 else "python -m"
+
+
 rule train_clip:
     input:
-        images=collect(
-            rules.tabulate_dataset.output.images, dataset=settings.pretrain.datasets
-        ),
-        breasts=collect(
-            rules.tabulate_dataset.output.breasts, dataset=settings.pretrain.datasets
-        ),
-        paraphrases=collect(
-            rules.paraphrase_texts.output, dataset=settings.pretrain.datasets
-        ),
-        tars=collect(
-            rules.crop_shard.output.tar,
-            dataset=settings.pretrain.datasets,
-            shard=SHARDS,
-        ),
+        images=of_datasets(rules.tabulate_dataset.output.images),
+        breasts=of_datasets(rules.tabulate_dataset.output.breasts),
+        paraphrases=of_datasets(rules.paraphrase_texts.output),
+        tars=of_datasets(rules.crop_shard.output.tar, shard=SHARDS),
     output:
         model=f"{RESULTS}/pretrain/{{run}}/model.safetensors",
         config=f"{RESULTS}/pretrain/{{run}}/config.json",
         card=f"{RESULTS}/pretrain/{{run}}/model_card.md",
         metrics=f"{RESULTS}/pretrain/{{run}}/metrics.parquet",
+        validation=f"{RESULTS}/pretrain/{{run}}/validation.parquet",
     log:
         f"{LOGS}/pretrain/{{run}}.log",
     benchmark:
@@ -28,23 +34,19 @@ rule train_clip:
     priority: 10
     conda:
         ENVIRONMENT
-    threads: settings.pretrain.threads * max(1, settings.pretrain.gpus)
+    threads: of_processes(settings.pretrain.threads)
     resources:
-        mem_mb=16000 * max(1, settings.pretrain.gpus),
+        mem_mb=of_processes(16000),
         runtime=2880,
-        gpu=settings.pretrain.gpus,
+        gpu=lambda wildcards: of_run(wildcards).gpus,
     params:
-        stage="pretrain-v2",
+        stage="pretrain-v3",
         config=run_section,
-        adapters=adapters(settings.pretrain.datasets),
+        adapters=adapters(TRAINED),
         seed=settings.seed,
         results=subpath(output.model, ancestor=3),
         out=subpath(output.model, parent=True),
-        launcher=branch(
-            settings.pretrain.gpus > 1,
-            then=f"torchrun --standalone --nproc-per-node {settings.pretrain.gpus} -m",
-            otherwise="python -m",
-        ),
+        launcher=launcher,
     message:
         "pretrain: {wildcards.run}"
     shell:

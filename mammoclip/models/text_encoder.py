@@ -130,6 +130,20 @@ def load_text_encoder(name_or_path: str | Path, lora_rank: int = 0) -> TextEncod
     return encoder
 
 
+def check_tokenizer(tokenizer: Any, encoder: TextEncoder) -> None:
+    """Check that the encoder has an embedding for every token that the tokenizer knows.
+
+    Raises:
+        ModelError: shows both sizes; the tokenizer is another model's.
+    """
+    rows = encoder.text_encoder.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer knows {len(tokenizer)} tokens and the text encoder {rows}: they are of different models; "
+            "give the folder or hub id of a model with its own tokenizer"
+        )
+
+
 def text_encoder_from_config(config: Mapping[str, Any]) -> TextEncoder:
     """A randomly initialised encoder of the architecture that ``TextEncoder.config`` describes."""
     options = dict(config)

@@ -72,11 +72,25 @@ class Stepper:
         return told
 
     @torch.no_grad()
-    def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms of the loss."""
-        parts = batch.to(self.engine.device).parts(self.micro_batch_size)
+    def validate(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Return the terms of the loss, the embeddings (B x 4 x D: images, then texts) and the ids of texts (B x 2)."""
+        batch = batch.to(self.engine.device)
+        parts = batch.parts(self.micro_batch_size)
         views, options = self._views([self._embed(part, 0, number) for number, part in enumerate(parts)], parts)
-        return _told(contrastive_loss(*views, **options), views[4])
+        terms = _told(contrastive_loss(*views, **options), views[4])
+        return terms, torch.stack(views[:4], dim=1), torch.stack(batch.text_ids.chunk(2), dim=1)
+
+    @torch.no_grad()
+    def embed_texts(self, input_ids: Tensor, attention_mask: Tensor, batch: Batch) -> Tensor:
+        """Return the embeddings (P x D) of texts beside those of a batch (both P x T).
+
+        Precision and ZeRO 3 want a whole call of the engine, so an image of ``batch`` goes along.
+        """
+        device = self.engine.device
+        image = normalise(batch.images[:1].to(device))
+        size = 2 * self.micro_batch_size
+        parts = zip(torch.split(input_ids.to(device), size), torch.split(attention_mask.to(device), size), strict=True)
+        return torch.cat([self.engine(image, *part)[1].float() for part in parts])
 
     def _embed(self, part: Batch, step: int, number: int) -> Embeddings:
         # Dropout depends on nothing else, so that it is the same when a part is embedded again, or after a resume.

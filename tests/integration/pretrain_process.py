@@ -27,6 +27,7 @@ from mammoclip.data.augmentation import AugmentationStrength
 from mammoclip.data.captions import Captions
 from mammoclip.data.pairs import Breast, Image, PairSampler
 from mammoclip.errors import MammoClipError
+from mammoclip.evaluation.validation import BreastScorer
 from mammoclip.models import EfficientNet, MammoClip, load_tokenizer, normalise
 from mammoclip.models.text_encoder import text_encoder_from_config
 from mammoclip.training import contrastive_loss
@@ -36,6 +37,7 @@ from mammoclip.training.pretrain import Job, train
 
 SIZE_PX = (32, 32)
 SEED = 3
+LABELS = [[[("mass", number % 2), ("density", number % 4)]] for number in range(40)]
 TINY_BERT = {
     "model_type": "bert",
     "vocab_size": 30522,
@@ -142,8 +144,11 @@ def run_job(spec: dict[str, Any], rank: int, world_size: int) -> None:
         work=work,
         rank=rank,
         world_size=world_size,
+        score=BreastScorer(LABELS, 2, SEED),
+        curves=folder / "curves",
     )
-    steps = train(model, job)
+    steps, scores = train(model, job)
+    scores.write_parquet(folder / f"validation-{rank}.parquet")
     steps.write_parquet(folder / f"steps-{rank}.parquet")
     save_weights(model, folder / f"{rank}.safetensors")
     if world_size == 1:

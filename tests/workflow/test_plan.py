@@ -106,3 +106,12 @@ def test_every_rule_declares_log_benchmark_threads_memory_and_runtime() -> None:
         for rule in rules:
             for part in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "shell:", "stage="):
                 assert part in rule, f"{path.name}: {rule.splitlines()[0]} lacks {part}"
+
+
+@pytest.mark.parametrize(("recipe", "runs"), [("compat", 4), ("strict", 0)])
+def test_the_recipes_plan_their_runs(recipe: str, runs: int, snakemake: Snakemake, tmp_path: Path) -> None:
+    """Beside the runs of config.yaml, two of which train; the embedded reports stand for one's own."""
+    arguments = ("--configfile", "config.yaml", f"workflow/recipes/{recipe}.yaml", "--config", f"results={tmp_path}")
+    plan = snakemake("--dry-run", *arguments, "--", "pretrain")
+    assert plan.returncode == 0, plan.stderr
+    assert planned_jobs(plan.stdout + plan.stderr)["train_clip"] == 3 + runs
