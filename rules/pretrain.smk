@@ -11,7 +11,9 @@ def of_processes(amount):
 
 def launcher(wildcards):
     gpus = of_run(wildcards).gpus
-    return f"torchrun --standalone --nproc-per-node {gpus} -m" if gpus > 1 else "python -m"
+    return (
+        f"torchrun --standalone --nproc-per-node {gpus} -m" if gpus > 1 else "python -m"
+    )
 
 
 rule train_clip:
