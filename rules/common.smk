@@ -65,3 +65,20 @@ def adapters(names):
     return lambda wildcards: json.dumps(
         {name: settings.datasets[name].adapter for name in names}
     )
+
+
+def of_datasets(files, **wildcards):
+    """Return an input function: the files of every data set that a run is trained on."""
+    return lambda w: collect(files, dataset=of_run(w).datasets, **wildcards)
+
+
+def of_processes(amount):
+    """Return a resource function: an amount for every process of a run on a node."""
+    return lambda wildcards: amount * max(1, of_run(wildcards).gpus)
+
+
+def launcher(wildcards):
+    gpus = of_run(wildcards).gpus
+    return (
+        f"torchrun --standalone --nproc-per-node {gpus} -m" if gpus > 1 else "python -m"
+    )
