@@ -8,6 +8,7 @@ which file, which column, what was expected and what was found.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -382,16 +383,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
     # One name, so that what a killed process left behind is overwritten by the next.
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ArtifactError(f"{path} cannot be written: the disk is full; make room and rerun") from None
-        raise
+        with told_when_full(path):
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def told_when_full(path: Path) -> Iterator[None]:
+    """Turn whatever a full disk makes of writing ``path`` into one sentence, an ``ArtifactError``."""
+    try:
+        yield
+    except Exception as error:
+        if _of_full_disk(error):
+            raise ArtifactError(f"{path} cannot be written: the disk is full; make room and rerun") from None
+        raise
+
+
+def _of_full_disk(error: BaseException | None) -> bool:
+    """torch raises something else out of the operating system's error, safetensors has it in words alone."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__context__
+    return False
 
 
 def write_table(frame: pl.DataFrame, table: Table, path: Path) -> None:

@@ -22,6 +22,7 @@ from mammoclip.artifacts import (
     VALIDATION,
     Table,
     read_table,
+    told_when_full,
     write_table,
     write_text,
 )
@@ -101,7 +102,8 @@ def run(arguments: argparse.Namespace) -> None:
             "code": f"mammoclip {mammoclip.__version__}",
             "may_be_released": not seen.keeps_from_release,
         }
-        save_pretrained(model, tokenizer, arguments.out, metadata, image_size_px=size)
+        with told_when_full(arguments.out):
+            save_pretrained(model, tokenizer, arguments.out, metadata, image_size_px=size)
         version = mammoclip.__version__
         card = model_card(arguments.out.name, control, section, steps, seen, seed=arguments.seed, version=version)
         write_text(card, arguments.out / "model_card.md")

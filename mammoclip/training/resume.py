@@ -27,8 +27,9 @@ def save_checkpoint(engine: Any, state: dict[str, Any], work: Path, rank: int) -
     """Write the engine and ``state`` (with its ``step``) under ``work``; every process of the run must call it."""
     checkpoint = {"weights": whole_weights(engine), "optimizer": whole_optimizer_state(engine), "state": state}
     if rank == 0:
-        with atomic_path(work / f"step-{state['step']}.pt") as temporary:
-            torch.save(checkpoint, temporary)
+        # Through a file of Python's, whose error says why: given a path, torch does not tell that the disk is full.
+        with atomic_path(work / f"step-{state['step']}.pt") as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
         for old in _newest_first(work)[_KEPT:]:
             old.unlink()
 

@@ -9,6 +9,7 @@ as it reads an image of ``split`` after a checkpoint of ``step`` or later was wr
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -158,6 +159,8 @@ def run_job(spec: dict[str, Any], rank: int, world_size: int) -> None:
 
 
 def main(jobs: Path) -> None:
+    logging.basicConfig()
+    logging.getLogger("mammoclip").setLevel(logging.INFO)
     torch.set_num_threads(1)
     rank, world_size = start_processes()
     if rank == 1:  # the clocks of two machines never agree
