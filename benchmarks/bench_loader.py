@@ -87,7 +87,7 @@ def load_for_the_device(reader: ShardReader, image_id: str, rng: np.random.Gener
 
 
 def _flipped(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.ascontiguousarray(image[:, ::-1]) if rng.random() < PAPER.probability else image
+    return cv2.flip(image, 1) if rng.random() < PAPER.probability else image
 
 
 def main() -> None:

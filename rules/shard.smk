@@ -18,7 +18,7 @@ rule crop_shard:
         runtime=240,
         gpu=1 if settings.shard.decoder == "gpu" else 0,
     params:
-        stage="shard-v3",
+        stage="shard-v4",
         config=section(settings.shard),
         dataset=dataset_section,
     message:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -185,7 +186,7 @@ class PairSampler:
         text_1, text_2 = self._captions.draw(captions, rng)
         images = [self._read_image(image_id) for image_id in ids]
         if rng.random() < self._flip:
-            images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
+            images = [np.asarray(cv2.flip(image, 1), image.dtype) for image in images]
             if self._swaps_sides:
                 text_1, text_2 = swap_sides(text_1), swap_sides(text_2)
         warps: tuple[SamplingNodes, ...] = ()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from mammoclip.data.png import decode_png
 from mammoclip.data.warp import Image
 from mammoclip.errors import ArtifactError
 
@@ -60,8 +61,8 @@ class ShardReader:
             raise ArtifactError(
                 f"{path}: the PNG of image {image_id!r} is not at byte {offset}; rerun the shard and tabulate stages"
             )
-        image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-        if image is None or image.ndim != 2:
+        image = decode_png(png)
+        if image is None:
             raise ArtifactError(f"{path}: image {image_id!r} is not a PNG of one channel; rerun the shard stage")
         if self._size_px is not None and image.shape != self._size_px:
             image = cv2.resize(image, self._size_px[::-1], interpolation=cv2.INTER_AREA)

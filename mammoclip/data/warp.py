@@ -33,7 +33,7 @@ class Elastic:
     The noise is drawn and smoothed at nodes ``pitch_px`` apart, and interpolated between them. Noise of 1 / pitch of
     the amplitude keeps the variance and the correlation, ``exp(-distance^2 / (4 * sigma^2))``, at the nodes. The
     interpolation errs most amid four nodes, by ``pitch^2 / 8`` times the Laplacian of the field: this is
-    ``0.18 * (pitch / sigma)^2`` of the field (root mean squares), 1.1 % at the largest pitch of sigma / 4.
+    ``0.18 * (pitch / sigma)^2`` of the field (root mean squares), 2 % at the largest pitch of sigma / 3.
     """
 
     seed: int
@@ -42,8 +42,8 @@ class Elastic:
 
     @property
     def pitch_px(self) -> int:
-        """Distance between nodes: a quarter of sigma, at least 1 pixel."""
-        return max(1, int(self.sigma_px / 4))
+        """Distance between nodes: a third of sigma, at least 1 pixel."""
+        return max(1, int(self.sigma_px / 3))
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,15 @@ def sampling_nodes(warp: WarpParameters, size: Size) -> SamplingNodes:
     """
     pitch = _AFFINE_PITCH_PX if warp.elastic is None else warp.elastic.pitch_px
     rows, columns = _node_counts(size, pitch)
-    points = np.empty((rows, columns, 2))
-    points[..., 0] = (np.arange(columns) - 0.5) * pitch - 0.5
-    points[..., 1] = (np.arange(rows)[:, None] - 0.5) * pitch - 0.5
+    (xx, xy, x_0), (yx, yy, y_0), _ = np.linalg.inv(_forward_matrix(warp, size))
+    x = (np.arange(columns) - 0.5) * pitch - 0.5
+    y = ((np.arange(rows) - 0.5) * pitch - 0.5)[:, None]
+    points = np.empty((rows, columns, 2), np.float32)
+    points[..., 0] = (xx * x + x_0) + xy * y
+    points[..., 1] = (yx * x + y_0) + yy * y
     if warp.elastic is not None:
-        points += _displacement(warp.elastic, size)
-    back = np.linalg.inv(_forward_matrix(warp, size))
-    return SamplingNodes((points @ back[:2, :2].T + back[:2, 2]).astype(np.float32), pitch)
+        points += cv2.transform(_displacement(warp.elastic, size), np.array([[xx, xy], [yx, yy]]))
+    return SamplingNodes(points, pitch)
 
 
 def warp_points(points: npt.NDArray[np.float64], warp: WarpParameters, size: Size) -> npt.NDArray[np.float64]:

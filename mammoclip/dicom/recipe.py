@@ -19,12 +19,13 @@ from mammoclip.errors import MammoClipError, RejectedInput
 
 Image = npt.NDArray[Any]
 
-# Run-length strategy on horizontal differences: 2 times faster than the defaults at nearly the same size, and the same
-# bytes on every processor, because no hash of matches is involved.
+# Run-length strategy on vertical differences: 2 times faster to write than the defaults and to read than other filters
+# (``mammoclip.data.png``) at nearly the same size, and the same bytes on every processor, because no hash of matches is
+# involved.
 _PNG_PARAMETERS = [
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
 ]
 _MODES = ("compat", "strict")
 

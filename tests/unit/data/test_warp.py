@@ -103,7 +103,7 @@ def test_what_comes_from_outside_is_black(elastic: Elastic | None) -> None:
     assert (shifted[:-20, 31:] == 200).all()
 
 
-@pytest.mark.parametrize(("sigma", "pitch"), [(4.0, 1), (12.0, 3), (15.0, 3), (16.0, 4)])
+@pytest.mark.parametrize(("sigma", "pitch"), [(4.0, 1), (12.0, 4), (15.0, 5), (16.0, 5)])
 def test_elastic_displacement_has_the_moments_of_smoothed_uniform_noise(sigma: float, pitch: int) -> None:
     """On a ramp the change of grey is the displacement; white noise of variance 1/3 keeps 1 / (4 pi sigma^2) of it."""
     ramp = np.tile(np.arange(250, dtype=np.uint8), (300, 1))
@@ -136,9 +136,9 @@ def test_displacements_along_x_and_y_are_independent_and_alike() -> None:
     assert np.corrcoef(x, y)[0, 1] == pytest.approx(0, abs=0.1)
 
 
-def test_interpolation_between_nodes_errs_by_a_hundredth_of_the_displacement() -> None:
+def test_interpolation_between_nodes_errs_by_a_fiftieth_of_the_displacement() -> None:
     """A field smoothed at every pixel, against itself known at the nodes alone: worst amid four nodes."""
-    sigma = 16.0
+    sigma = 18.0
     pitch = Elastic(0, 1, sigma).pitch_px
     field = ndimage.gaussian_filter(np.random.default_rng(0).uniform(-1, 1, (1600, 1600)), sigma, mode="wrap")
     nodes = field[::pitch, ::pitch]

@@ -28,3 +28,15 @@ def test_a_constant_image_becomes_the_value_of_black():
 def test_brightness_and_contrast_do_not_matter():
     image = torch.tensor([[[0, 3], [5, 10]]], dtype=torch.uint8)
     torch.testing.assert_close(normalise(image * 20 + 7), normalise(image))
+
+
+def test_values_looked_up_are_those_computed_to_the_bit() -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(3, 250, (2, 40, 30), np.uint8))
+    assert torch.equal(normalise(images), normalise(images.to(torch.int32)))
+
+
+def test_16_bits_are_normalised_too() -> None:
+    images = torch.from_numpy(np.array([[[1000, 1000], [66_000 - 1000, 33_000]]], np.uint16))
+    shifted = np.array([[0, 0], [1, 0.5]])
+    expected = (shifted - 0.3089279) / 0.25053555408335154
+    np.testing.assert_allclose(normalise(images)[0, 0], expected, atol=1e-6)
