@@ -36,6 +36,10 @@ localrules:
     paper,
 
 
+# In compat mode a linear probe is trained as an encoder is fine-tuned.
+ruleorder: fine_tune > fit_probe
+
+
 # Every stage is asked for by name: Snakemake does not miss a deleted file as long as what was made of it is there.
 rule all:
     default_target: True
@@ -53,7 +57,7 @@ rule all:
             dataset=EVALUATED,
         ),
         collect(rules.embed_prompts.output, run=settings.pretrain.runs),
-        collect(rules.classify.output, run=settings.pretrain.runs, dataset=EVALUATED),
+        EVALUATIONS,
         rules.build_paper.output,
     message:
         "everything is up to date"
@@ -90,7 +94,7 @@ rule evaluate:
             dataset=EVALUATED,
         ),
         collect(rules.embed_prompts.output, run=settings.pretrain.runs),
-        collect(rules.classify.output, run=settings.pretrain.runs, dataset=EVALUATED),
+        EVALUATIONS,
 
 
 rule paper:

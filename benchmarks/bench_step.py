@@ -151,7 +151,6 @@ def main() -> None:
         ("ours, fp32", "fp32", 1, None),
         ("ours, bf16", "bf16", 1, None),
         ("ours, fp32, cached gradients", "fp32", 4, args.pairs),
-        ("ours, fp32, cached gradients", "fp32", 8, args.pairs),
     ]
     base: dict[str, float] = {}
     for name, way, times, micro in cases:

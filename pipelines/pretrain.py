@@ -38,7 +38,7 @@ from mammoclip.evaluation.validation import BreastScorer
 from mammoclip.models import ImageEncoderSpec, MammoClip, TextEncoderSpec, build_model, load_tokenizer, save_pretrained
 from mammoclip.models.cpu_memory import keep_freed_memory
 from mammoclip.models.text_encoder import check_tokenizer
-from mammoclip.training.distributed import start_processes, stop_processes
+from mammoclip.training.distributed import check_gpus, start_processes, stop_processes
 from mammoclip.training.model_card import Seen, model_card
 from mammoclip.training.pretrain import Job, train
 from mammoclip.training.tracking import without_monitors
@@ -48,6 +48,7 @@ log = logging.getLogger("mammoclip.pretrain")
 
 _PROMPTS_PER_CLASS = 16  # as evaluation's default
 _NO_SCIENCE = {
+    "nodes",
     "gpus",
     "threads",
     "micro_batch_size",
@@ -62,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
     section: PretrainSection = arguments.config
     control = section.runs[arguments.run].control
     deepspeed = read_deepspeed(section)
+    if control != "untrained":
+        check_gpus(section.gpus)
     torch.set_num_threads(section.threads)
     keep_freed_memory()
     text_encoder = resolve_source(section.text_encoder)
@@ -220,7 +223,7 @@ def read_deepspeed(section: PretrainSection) -> dict[str, object]:
 def work_folder(arguments: argparse.Namespace) -> Path:
     """Return the folder that survives an interruption; other data or another configuration get another one.
 
-    Where and how fast a run is computed makes no other run: it goes on with more GPUs, or another ZeRO stage.
+    Where and how fast a run is computed makes no other run: it goes on with more GPUs or nodes, or another ZeRO stage.
     """
     section: PretrainSection = arguments.config
     science = section.model_dump(mode="json", exclude=_NO_SCIENCE)

@@ -18,9 +18,21 @@ RESULTS = settings.results
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 ENVIRONMENT = "../environment.yml"
-EVALUATED = settings.evaluate.datasets + settings.evaluate.showcase
+EVALUATED = sorted(
+    {
+        *settings.evaluate.datasets,
+        *settings.evaluate.retrieval,
+        *settings.evaluate.showcase,
+    }
+)
+RETRIEVING = settings.pretrain.runs if settings.evaluate.retrieval else []
 TRAINED = settings.pretrain.all_datasets
+CELLS = settings.evaluate.evaluations(list(settings.pretrain.runs))
 DATASETS = sorted({*TRAINED, *EVALUATED})
+# SIGUSR1 is how SLURM announces the time limit; by itself torchrun would die of it and take the run along.
+TORCHRUN = (
+    "env TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 torchrun"
+)
 SHARDS = [f"{number:05d}" for number in range(settings.shard.num_shards)]
 
 
@@ -28,6 +40,12 @@ wildcard_constraints:
     dataset="[A-Za-z0-9_-]+",
     run="[A-Za-z0-9_-]+",
     shard=r"\d{5}",
+    task="[A-Za-z0-9_-]+",
+    protocol=(
+        "linear-probe|fine-tune" if settings.evaluate.mode == "compat" else "fine-tune"
+    ),
+    fraction=r"\d(\.\d+)?",
+    seed=r"\d+",
 
 
 def section(part):
@@ -72,13 +90,84 @@ def of_datasets(files, **wildcards):
     return lambda w: collect(files, dataset=of_run(w).datasets, **wildcards)
 
 
+def placement(wildcards):
+    """Return the nodes of a run and the GPUs on each; initial weights need no more than a process."""
+    section = of_run(wildcards)
+    if section.runs[wildcards.run].control == "untrained":
+        return 1, 0
+    return section.nodes, section.gpus
+
+
+def num_nodes(wildcards):
+    return placement(wildcards)[0]
+
+
+def num_gpus(wildcards):
+    nodes, gpus = placement(wildcards)
+    return nodes * gpus
+
+
+def gpus_per_node(wildcards):
+    """Return the GPUs that SLURM is to give on every node: it would spread a mere total as it likes."""
+    nodes, gpus = placement(wildcards)
+    return f"gpu:{gpus}" if nodes > 1 and gpus else None
+
+
+def several_nodes(wildcards):
+    return "srun" if num_nodes(wildcards) > 1 else None
+
+
 def of_processes(amount):
     """Return a resource function: an amount for every process of a run on a node."""
-    return lambda wildcards: amount * max(1, of_run(wildcards).gpus)
+    return lambda wildcards: amount * max(1, placement(wildcards)[1])
 
 
 def launcher(wildcards):
-    gpus = of_run(wildcards).gpus
+    """Return what starts a run; after -- torchrun takes no argument of the stage for one of its own."""
+    nodes, gpus = placement(wildcards)
+    if nodes > 1:
+        # SLURM runs a job's command on the first of its nodes; two jobs there have two ports.
+        threads = of_processes(settings.pretrain.threads)(wildcards)
+        return (
+            f"srun --nodes {nodes} --ntasks-per-node 1 --cpus-per-task {threads}"
+            f" {TORCHRUN} --nnodes {nodes} --nproc-per-node {max(1, gpus)} --rdzv-backend c10d"
+            ' --rdzv-id "${SLURM_JOB_ID:?pretrain.nodes above 1 needs workflow/profiles/slurm}"'
+            ' --rdzv-endpoint "$(hostname):$((10000 + SLURM_JOB_ID % 20000))" -m --'
+        )
     return (
-        f"torchrun --standalone --nproc-per-node {gpus} -m" if gpus > 1 else "python -m"
+        f"{TORCHRUN} --standalone --nproc-per-node {gpus} -m --"
+        if gpus > 1
+        else "python -m"
     )
+
+
+def evaluate_section(*keys):
+    """Return a params function: these keys of evaluate, and of its tasks the one of the job where it has one."""
+
+    def values(wildcards):
+        section = settings.evaluate.model_dump(mode="json", include={*keys})
+        if "task" in wildcards.keys():
+            section["tasks"] = {wildcards.task: section["tasks"][wildcards.task]}
+        return json.dumps(section)
+
+    return values
+
+
+def cell_file(cell):
+    return f"{RESULTS}/evaluate/{cell.run}/{cell.dataset}/{cell.name}.parquet"
+
+
+def predictions_of(wildcards):
+    """Return the files of the cells of the matrix that a run and a data set have."""
+    here = (wildcards.run, wildcards.dataset)
+    return [cell_file(cell) for cell in CELLS if (cell.run, cell.dataset) == here]
+
+
+def tested(files):
+    """Return the files of every run and data set of the matrix."""
+    pairs = dict.fromkeys((cell.run, cell.dataset) for cell in CELLS)
+    return [collect(files, run=run, dataset=dataset) for run, dataset in pairs]
+
+
+def showcase_flag(wildcards):
+    return "--showcase" if wildcards.dataset in settings.evaluate.showcase else ""

@@ -12,9 +12,7 @@ rule build_paper:
             run=settings.pretrain.runs,
             dataset=EVALUATED,
         ),
-        evaluations=collect(
-            rules.classify.output, run=settings.pretrain.runs, dataset=EVALUATED
-        ),
+        evaluations=EVALUATIONS,
     output:
         tables=report(
             collect(

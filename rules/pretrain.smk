@@ -23,7 +23,13 @@ rule train_clip:
     resources:
         mem_mb=of_processes(16000),
         runtime=2880,
-        gpu=lambda wildcards: of_run(wildcards).gpus,
+        gpu=num_gpus,
+        # One task a node; the launcher calls srun itself (mpi) where there are several.
+        nodes=num_nodes,
+        tasks=num_nodes,
+        tasks_per_gpu=0,
+        gres=gpus_per_node,
+        mpi=several_nodes,
     params:
         stage="pretrain-v3",
         config=run_section,

@@ -5,27 +5,27 @@ N images, D embedding dimensions, F pooled features, K classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import scipy.special  # type: ignore[import-untyped]
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 
-def zero_shot_scores(image_embeddings: Floats, prompt_embeddings: Floats) -> Floats:
-    """Return N x K: softmax over K prompts of the cosine similarity, without temperature (section 3.2 of the paper).
+def zero_shot_scores(image_embeddings: Floats, prompt_embeddings: Floats, logit_scale: float = 1.0) -> Floats:
+    """Return N x K: softmax over K prompts of ``logit_scale`` times the cosine similarity.
 
-    Both are L2-normalised, N x D and K x D. A temperature would not change AUROC.
+    Both embeddings are L2-normalised, N x D and K x D. The released code has no scale (1; section 3.2 of the paper); of
+    two classes it does not change AUROC, but the model's own makes probabilities of the scores.
     """
-    similarity = image_embeddings @ prompt_embeddings.T
-    exponential = np.exp(similarity - similarity.max(axis=1, keepdims=True))
-    return np.asarray(exponential / exponential.sum(axis=1, keepdims=True), np.float64)
+    return np.asarray(scipy.special.softmax(logit_scale * image_embeddings @ prompt_embeddings.T, axis=1), np.float64)
 
 
 def mean_direction(embeddings: Floats) -> Floats:
@@ -42,29 +42,30 @@ class LinearProbe:
     """Logistic regression on standardised frozen features, classes weighted by inverse frequency.
 
     The strength of the L2 penalty is the one with the lowest class-balanced log loss on the validation images; the
-    encoder is frozen, batch-norm statistics included.
+    encoder is frozen, batch-norm statistics included. Features are fitted in single precision, which they are stored
+    in, and each strength starts from the optimum of the one before.
     """
 
     def __init__(self, strengths: Sequence[float]) -> None:
         """Take the inverse L2 strengths to choose from."""
-        self._strengths = strengths
-        self._model: Pipeline | None = None
-        self.strength = strengths[0]  # the one chosen, after `fit`
+        self._strengths = sorted(strengths)
+        self._scaler = StandardScaler()
+        self._model: LogisticRegression | None = None
+        self.strength = self._strengths[0]  # the one chosen, after `fit`
 
     def fit(self, train: Floats, train_labels: Labels, validation: Floats, validation_labels: Labels) -> LinearProbe:
         """Fit one model per strength on N x F features and keep the best on validation."""
         classes = np.unique(train_labels)
         known = np.isin(validation_labels, classes)
-        losses: list[float] = []
-        models: list[Pipeline] = []
+        scaled = self._scaler.fit_transform(train).astype(np.float32)
+        held_out = self._scaler.transform(validation[known]).astype(np.float32)
+        model = LogisticRegression(class_weight="balanced", max_iter=500, warm_start=True)
+        lowest = np.inf
         for strength in self._strengths:
-            model = make_pipeline(
-                StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=500)
-            ).fit(train, train_labels)
-            losses.append(_balanced_log_loss(model, validation[known], validation_labels[known], classes))
-            models.append(model)
-        best = int(np.argmin(losses))
-        self._model, self.strength = models[best], self._strengths[best]
+            model.set_params(C=strength).fit(scaled, train_labels)
+            loss = _balanced_log_loss(model, held_out, validation_labels[known], classes)
+            if loss < lowest:
+                lowest, self.strength, self._model = loss, strength, copy.deepcopy(model)
         return self
 
     def scores(self, features: Floats, num_classes: int) -> Floats:
@@ -72,7 +73,11 @@ class LinearProbe:
         if self._model is None:
             raise ValueError("fit the probe before asking for scores")
         scores = np.zeros((len(features), num_classes))
-        scores[:, self._model.classes_] = self._model.predict_proba(features)
+        scaled = self._scaler.transform(features).astype(np.float32)
+        # In double precision again, so that the probabilities of an image sum to 1.
+        logits = self._model.decision_function(scaled).astype(np.float64)
+        logits = np.stack([np.zeros_like(logits), logits], axis=1) if logits.ndim == 1 else logits
+        scores[:, self._model.classes_] = scipy.special.softmax(logits, axis=1)
         return scores
 
 
@@ -96,7 +101,9 @@ def permute_by_patient(labels: Labels, patients: Sequence[str], seed: int | Sequ
     return permuted
 
 
-def _balanced_log_loss(model: Pipeline, features: Floats, labels: Labels, classes: Labels) -> float:
+def _balanced_log_loss(model: LogisticRegression, features: Floats, labels: Labels, classes: Labels) -> float:
     counts = {label: int((labels == label).sum()) for label in classes}
     weights = [1.0 / counts[label] for label in labels]
-    return float(log_loss(labels, model.predict_proba(features), sample_weight=weights, labels=classes))
+    probabilities = model.predict_proba(features).astype(np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return float(log_loss(labels, probabilities, sample_weight=weights, labels=classes))

@@ -14,13 +14,15 @@ import numpy.typing as npt
 
 from mammoclip.artifacts import FINDING_NAMES, NO_FINDING
 from mammoclip.evaluation.classify import mean_direction, zero_shot_scores
-from mammoclip.evaluation.evaluate import NUM_CLASSES
 from mammoclip.evaluation.metrics import auroc, macro_auroc
 from mammoclip.evaluation.retrieval import FloatArray, IntArray, retrieval_metrics
 from mammoclip.text import prompt_ensemble
 
 Views = Sequence[Sequence[tuple[str, int]]]
 """For each view the labels (name, value) that are stated, as in ``data.captions.Captions.views``."""
+
+NUM_CLASSES = {"mass": 2, "suspicious_calcification": 2, "density": 4}
+"""Classes of the tasks that are watched."""
 
 UNKNOWN = -1
 """The label of a breast of which nothing is stated."""

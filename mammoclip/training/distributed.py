@@ -5,17 +5,36 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mammoclip.errors import ConfigError
+
+_LOST_AFTER = timedelta(minutes=10)  # far above what one process lets the others wait for: a checkpoint, the scores
+
+
+def check_gpus(wanted: int) -> None:
+    """Raise ``ConfigError`` if this machine shows fewer GPUs than a run is to have on it."""
+    visible = torch.cuda.device_count()
+    if wanted > visible:
+        raise ConfigError(
+            f"pretrain.gpus is {wanted}, but {socket.gethostname()} shows {visible}; lower it (0: train on the CPU), "
+            "or let more be visible (CUDA_VISIBLE_DEVICES, and what SLURM gives the job)"
+        )
+
 
 def start_processes() -> tuple[int, int]:
     """Initialise DeepSpeed's communication and return (rank, number of processes).
 
     Under a launcher (torchrun, srun with torchrun) its environment is used; without one this is a single process.
+    A process that waits ten minutes for another one takes it for lost and ends.
+
+    Raises:
+        ConfigError: if DeepSpeed cannot be imported.
     """
     if "RANK" not in os.environ:
         with socket.socket() as free:
@@ -24,14 +43,18 @@ def start_processes() -> tuple[int, int]:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     cuda = torch.cuda.is_available()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")  # otherwise it guesses, and warns of its guess
-    import deepspeed  # noqa: PLC0415  (seconds to import, and only training needs it)
+    try:
+        import deepspeed  # noqa: PLC0415  (seconds to import, and only training needs it)
+    except ImportError as error:
+        raise ConfigError(f"pretraining needs DeepSpeed ({error}); pip install deepspeed") from error
 
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         # DeepSpeed would compile a shared-memory extension (50 s, needs a compiler) that gloo does not need.
         sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
-    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False)
+    backend = "nccl" if cuda else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=_LOST_AFTER)
     return dist.get_rank(), dist.get_world_size()
 
 

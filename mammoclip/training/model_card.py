@@ -75,7 +75,7 @@ def model_card(
         sources="".join(_describe(dataset, source) for dataset, source in seen.sources.items()),
         release=_FORBIDDEN.format(titles=" and ".join(titles)) if (titles := seen.keeps_from_release) else "",
         epochs=0 if untrained else section.num_epochs,
-        processes=max(1, section.gpus),
+        processes=section.nodes * max(1, section.gpus),
         seed=seed,
         version=version,
         best=f"{min(losses):.3f}" if losses else "-",

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mammoclip.artifacts import INDEX, MANIFEST, METRICS, PREDICTIONS, REJECTS, read_table
+from mammoclip.artifacts import CHOICES, INDEX, MANIFEST, METRICS, PREDICTIONS, REJECTS, read_table
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--configfile", "workflow/demo.yaml", "tests/integration/tiny.yaml", "--cores", "2")
@@ -66,8 +66,22 @@ def test_files_found_are_images_written_plus_rejects(results: Path) -> None:
 def test_real_mammograms_are_scored_by_every_run_without_metrics(results: Path) -> None:
     for run in ("mammo-clip", "untrained", "shuffled-reports"):
         folder = results / "evaluate" / run / "cbis-ddsm"
-        assert read_table(PREDICTIONS, folder / "predictions.parquet")["image_id"].n_unique() == 8
-        assert read_table(METRICS, folder / "metrics.parquet").is_empty()
+        predictions = read_table(PREDICTIONS, folder / "mass" / "zero-shot.parquet")
+        assert predictions["image_id"].n_unique() == 8
+        assert predictions["label"].null_count() == 8
+        assert not (folder / "metrics.parquet").exists()
+
+
+def test_every_cell_of_the_matrix_has_metrics_and_what_validation_chose(results: Path) -> None:
+    evaluation = ["task", "protocol", "fraction"]
+    cells = {(task, *cell) for task in ("mass", "suspicious_calcification") for cell in
+             (("zero-shot", 0.0), ("linear-probe", 0.5), ("linear-probe", 1.0))}  # fmt: skip
+    for run, more in (("mammo-clip", {("mass", "fine-tune", 1.0)}), ("untrained", set())):
+        folder = results / "evaluate" / run / "phantom"
+        metrics = read_table(METRICS, folder / "metrics.parquet")
+        controls = pl.col("protocol").is_in(["zero-shot-random", "linear-probe-shuffled"])
+        assert set(metrics.filter(~controls).select(evaluation).rows()) == cells | more
+        assert set(read_table(CHOICES, folder / "choices.parquet").select(evaluation).rows()) == cells | more
 
 
 def test_no_patient_identifier_of_a_dicom_header_reaches_an_output(results: Path) -> None:
@@ -94,7 +108,10 @@ def test_deleting_a_stage_reruns_it_and_what_follows(snakemake: Snakemake, resul
         assert planned_rules(dry_run(snakemake, results)) == {
             "extract_features",
             "embed_prompts",
-            "classify",
+            "predict_zero_shot",
+            "fit_probe",
+            "compute_metrics",
+            "retrieve",
             "build_paper",
         }
     finally:
@@ -107,7 +124,7 @@ def test_an_edit_of_one_section_reruns_only_its_stage_and_what_follows(
     override = tmp_path / "more.yaml"
     override.write_text("evaluate: {num_resamples: 21}\n", encoding="utf-8")
     run = snakemake(*TINY[:3], override, *TINY[3:], *PROFILE, "--dry-run", "--config", f"results={results}")
-    assert planned_rules(run.stdout + run.stderr) == {"classify", "build_paper"}
+    assert planned_rules(run.stdout + run.stderr) == {"compute_metrics", "retrieve", "build_paper"}
 
 
 def test_a_failing_stage_says_one_sentence_and_names_its_log(snakemake: Snakemake, tmp_path: Path) -> None:

@@ -32,7 +32,10 @@ GOOD: dict[str, Any] = {
         "runs": {"mammo-clip": {}, "control": {"control": "untrained"}},
         "augmentation": {"scale_range": [0.9, 1]},
     },
-    "evaluate": {"datasets": ["phantom", "vindr"], "showcase": ["cbis"]},
+    "evaluate": {
+        "matrix": [{"datasets": ["phantom", "vindr"], "tasks": ["mass"], "protocols": ["zero-shot"]}],
+        "showcase": ["cbis"],
+    },
 }
 
 
@@ -94,7 +97,7 @@ def test_a_section_cannot_be_changed() -> None:
         ("datasets vindr adaptor", "adapter"),
         ("datasets phantom generate num_patient", "num_patients"),
         ("shard height", "height_px"),
-        ("evaluate task", "tasks"),
+        ("evaluate taks", "tasks"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_valid_one(path: str, nearest: str) -> None:
@@ -146,6 +149,8 @@ BAD_VALUES = [
     ("pretrain loss text_text", -0.5),
     ("tabulate test_fraction", 20),
     ("evaluate tasks", ["cancer"]),
+    ("evaluate mode", "released"),
+    ("evaluate fine_tune layer_decay", 1.5),
     ("evaluate confidence", 1),
     ("evaluate probe_strengths", []),
     ("datasets vindr adapter", "vindir"),
@@ -188,8 +193,17 @@ def test_a_configuration_that_is_no_mapping_is_refused(value: Any) -> None:
     [
         ("pretrain datasets", ["phantm"], "pretrain.datasets names 'phantm', which is not under datasets; "
          "did you mean 'phantom'?"),
-        ("evaluate datasets", ["vindr", "x"], "evaluate.datasets names 'x', which is not under datasets; "
+        ("evaluate matrix", [{"datasets": ["vindr", "x"], "tasks": ["mass"], "protocols": ["zero-shot"]}],
+         "evaluate.matrix names 'x', which is not under datasets; valid: cbis, phantom, vindr"),
+        ("evaluate matrix", [{"datasets": ["vindr"], "tasks": ["mas"], "protocols": ["zero-shot"]}],
+         "evaluate.matrix names the task 'mas'; did you mean 'mass'?; describe a new one under evaluate.tasks"),
+        ("evaluate matrix",
+         [{"datasets": ["vindr"], "tasks": ["mass"], "protocols": ["zero-shot"], "runs": ["mamo-clip"]}],
+         "evaluate.matrix names the run 'mamo-clip', which is not under pretrain.runs; did you mean 'mammo-clip'?"),
+        ("evaluate retrieval", ["x"], "evaluate.retrieval names 'x', which is not under datasets; "
          "valid: cbis, phantom, vindr"),
+        ("evaluate mode", "compat", "evaluate.mode: compat wants the labels as released: set tabulate.mode to compat "
+         "too"),
         ("evaluate showcase", ["cbiss"], "evaluate.showcase names 'cbiss', which is not under datasets; "
          "did you mean 'cbis'?"),
         ("pretrain runs big", {"changes": {"image_encodr": "timm:resnet50"}}, "pretrain.runs.big.changes: unknown key "

@@ -36,10 +36,13 @@ def test_the_demo_plans_every_stage_once_per_data_set_run_and_shard(snakemake: S
         "train_clip": 3,
         "extract_features": 6,
         "embed_prompts": 3,
-        "classify": 6,
+        "predict_zero_shot": 18,
+        "fit_probe": 27,
+        "compute_metrics": 3,
+        "retrieve": 3,
         "build_paper": 1,
         "all": 1,
-        "total": 34,
+        "total": 79,
     }
 
 
@@ -50,7 +53,7 @@ def test_the_demo_plans_every_stage_once_per_data_set_run_and_shard(snakemake: S
         ("shard", "gather_shards"),
         ("tabulate", "paraphrase_texts"),
         ("pretrain", "train_clip"),
-        ("evaluate", "classify"),
+        ("evaluate", "compute_metrics"),
         ("paper", "build_paper"),
     ],
 )
@@ -61,7 +64,8 @@ def test_each_stage_is_a_target_that_stops_there(
     assert plan.returncode == 0, plan.stderr
     street = [
         *("generate_phantom", "index_dataset", "crop_shard", "gather_shards", "tabulate_dataset", "paraphrase_texts"),
-        *("train_clip", "extract_features", "embed_prompts", "classify", "build_paper"),
+        *("train_clip", "extract_features", "embed_prompts", "predict_zero_shot", "fit_probe", "retrieve"),
+        *("compute_metrics", "build_paper"),
     ]
     wanted = street[: street.index(last_rule) + 1]
     page = {"describe_shards"} if target == "shard" else set()  # beside the street: nothing is made from it
@@ -115,3 +119,63 @@ def test_the_recipes_plan_their_runs(recipe: str, runs: int, snakemake: Snakemak
     plan = snakemake("--dry-run", *arguments, "--", "pretrain")
     assert plan.returncode == 0, plan.stderr
     assert planned_jobs(plan.stdout + plan.stderr)["train_clip"] == 3 + runs
+
+
+def test_the_full_matrix_of_the_paper_plans_in_seconds(snakemake: Snakemake, tmp_path: Path) -> None:
+    """VinDr-Mammo and RSNA, as released: a probe is trained with augmentation there, as an encoder is fine-tuned."""
+    arguments = ("--configfile", "config.yaml", "workflow/recipes/compat.yaml", "--config", f"results={tmp_path}")
+    start = time.monotonic()
+    plan = snakemake("--dry-run", *arguments, "--", "evaluate")
+    assert plan.returncode == 0, plan.stderr
+    jobs = planned_jobs(plan.stdout + plan.stderr)
+    runs, findings = 7, 3
+    assert jobs["predict_zero_shot"] == runs * (findings + 1)
+    assert jobs["fine_tune"] == runs * (findings * (3 + 1) + 1 + 3)
+    assert "fit_probe" not in jobs
+    assert time.monotonic() - start < 60
+
+
+def test_a_row_more_in_the_matrix_adds_its_jobs(snakemake: Snakemake, tmp_path: Path) -> None:
+    override = tmp_path / "matrix.yaml"
+    demo = yaml.safe_load((ROOT / "workflow" / "demo.yaml").read_text(encoding="utf-8"))
+    row = {
+        "runs": ["mammo-clip"],
+        "datasets": ["phantom"],
+        "tasks": ["mass"],
+        "protocols": ["fine-tune"],
+        "seeds": [0, 1],
+    }
+    override.write_text(yaml.safe_dump({"evaluate": {"matrix": [*demo["evaluate"]["matrix"], row]}}), encoding="utf-8")
+    plan = snakemake("--dry-run", *DEMO, override, "--config", f"results={tmp_path}")
+    assert plan.returncode == 0, plan.stderr
+    jobs = planned_jobs(plan.stdout + plan.stderr)
+    assert (jobs["fine_tune"], jobs["total"]) == (2, 79 + 2)
+
+
+@pytest.mark.parametrize(("gpus", "processes", "resources"), [(0, 1, ("gpu=0",)), (4, 4, ("gpu=8", "gres=gpu:4"))])
+def test_a_run_of_two_nodes_is_started_by_srun_with_a_task_a_node(
+    gpus: int, processes: int, resources: tuple[str, ...], snakemake: Snakemake, tmp_path: Path
+) -> None:
+    override = tmp_path / "nodes.yaml"
+    runs = {
+        "two": {"changes": {"nodes": 2, "gpus": gpus}},
+        "initial": {"control": "untrained", "changes": {"nodes": 2}},
+    }
+    override.write_text(yaml.safe_dump({"pretrain": {"runs": runs}}), encoding="utf-8")
+    snakefile = tmp_path / "Snakefile"  # a job without a message is told with its resources
+    message = "workflow.get_rule('train_clip').message = None"
+    snakefile.write_text(f"include: {str(ROOT / 'Snakefile')!r}\n{message}\n", encoding="utf-8")
+    profile = ("--workflow-profile", "workflow/profiles/slurm", "--config", f"results={tmp_path}")
+    arguments = ("--snakefile", snakefile, *DEMO, override, *profile, "--printshellcmds")
+    models = [tmp_path / "pretrain" / run / "model.safetensors" for run in runs]
+    plan = snakemake("--dry-run", *arguments, "--", *models)
+    assert plan.returncode == 0, plan.stderr
+    told = plan.stdout + plan.stderr
+    two, initial = (next(job for job in told.split("\n\n") if f"wildcards: run={run}\n" in job) for run in runs)
+    agents = f"torchrun --nnodes 2 --nproc-per-node {processes} --rdzv-backend c10d"
+    assert f"srun --nodes 2 --ntasks-per-node 1 --cpus-per-task {processes} env " in two
+    assert f"SIGUSR1 {agents}" in two
+    assert " -m -- pipelines.pretrain --config " in two
+    wanted = {"nodes=2", "tasks=2", "mpi=srun", *resources}
+    assert wanted <= set(re.search(r"resources: (.*)", two)[1].split(", ")), two
+    assert "Shell command: python -m pipelines.pretrain" in initial and "mpi=" not in initial  # a single process

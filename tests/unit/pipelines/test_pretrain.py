@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from torch.distributed.run import get_args_parser
+
 from mammoclip.config import PretrainSection, Run
 from pipelines.pretrain import work_folder
 
@@ -53,7 +55,7 @@ def test_other_data_or_settings_get_another_work_folder_and_so_no_old_checkpoint
     first = folder()
     assert folder() == first
     assert folder(num_epochs=3) != first
-    assert folder(gpus=4, micro_batch_size=2, checkpoint_minutes=1.0) == first  # goes on elsewhere
+    assert folder(nodes=2, gpus=4, micro_batch_size=2, checkpoint_minutes=1.0) == first  # goes on elsewhere
     deepspeed.write_text('{"zero_optimization": {"stage": 2}}', encoding="utf-8")
     assert folder() == first
     deepspeed.write_text('{"gradient_clipping": 1.0}', encoding="utf-8")
@@ -61,3 +63,9 @@ def test_other_data_or_settings_get_another_work_folder_and_so_no_old_checkpoint
     deepspeed.write_text("{}", encoding="utf-8")
     images.write_bytes(b"another table")
     assert folder() != first
+
+
+def test_torchrun_leaves_the_arguments_of_the_stage_alone_after_two_dashes() -> None:
+    stage = ["pipelines.pretrain", "--config", "{}", "--run", "main", "--log", "main.log"]
+    launched = get_args_parser().parse_args(["--nnodes", "2", "-m", "--", *stage])  # without: --run is ambiguous
+    assert launched.module and [launched.training_script, *launched.training_script_args] == stage

@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mammoclip.errors import ConfigError
+from mammoclip.training.distributed import check_gpus, start_processes
 from tests.unit.training import worker
 
 HERE = Path(__file__).parent
@@ -163,3 +165,46 @@ def test_one_step_of_the_deepspeed_engine_is_one_step_of_plain_adamw(
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     for process in found:
         assert_same(process["engines"][config]["weights"], weights, atol=1e-5)
+
+
+def test_more_gpus_than_are_visible_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_gpus(0)
+    check_gpus(2)
+    with pytest.raises(ConfigError, match=rf"pretrain\.gpus is 4, but {socket.gethostname()} shows 2; lower it"):
+        check_gpus(4)
+
+
+def test_a_missing_deepspeed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LAUNCHER:
+        monkeypatch.setenv(name, "0")  # as under a launcher
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ConfigError, match=r"pretraining needs DeepSpeed .*; pip install deepspeed"):
+        start_processes()
+
+
+LOST = """
+import datetime, os, signal
+from mammoclip.training import distributed
+distributed._LOST_AFTER = datetime.timedelta(seconds=5)
+rank, _ = distributed.start_processes()
+if rank:
+    os.kill(os.getpid(), signal.SIGSTOP)  # its connections stay open, as those of a node that is cut off
+distributed.decide_together(1)
+"""
+
+
+def test_a_peer_that_says_nothing_any_more_ends_the_run() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        values = ("0", "0", "2", "127.0.0.1", str(free.getsockname()[1]))
+    base = {**os.environ, **dict(zip(LAUNCHER, values, strict=True)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", LOST]
+    lost = subprocess.Popen(command, env={**base, "RANK": "1", "LOCAL_RANK": "1"})
+    try:
+        waiting = subprocess.run(command, env=base, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        lost.kill()
+        lost.wait()
+    assert waiting.returncode and "Timed out" in waiting.stderr, waiting.stderr
