@@ -84,14 +84,21 @@ def first_hit_ranks(
         raise ValueError(f"queries have {queries.shape[1]} dimensions, candidates {candidates.shape[1]}.")
     if missing := int((_num_hits(query_ids, candidate_ids) == 0).sum()):
         raise ValueError(f"{missing} of {len(query_ids)} queries have no hit among the candidates.")
+    by_id = np.argsort(candidate_ids, kind="stable")
+    starts = np.searchsorted(candidate_ids[by_id], query_ids, side="left")
+    counts = _num_hits(query_ids, candidate_ids)
     ranks = np.empty(len(queries), np.int64)
     size = max(1, _CELLS_PER_BLOCK // max(1, len(candidates)))
     for start in range(0, len(queries), size):
         block = slice(start, start + size)
         similarity = queries[block] @ candidates.T
-        hits = query_ids[block, None] == candidate_ids
-        first = similarity.max(axis=1, where=hits, initial=-np.inf, keepdims=True)
-        ranks[block] = 1 + ((similarity >= first) & ~hits).sum(axis=1)
+        # The hits of a query are few: they are listed, in place of a mask over all candidates.
+        ends = np.cumsum(counts[block])
+        places = np.arange(ends[-1]) + np.repeat(starts[block] - ends + counts[block], counts[block])
+        hits = similarity[np.repeat(np.arange(len(ends)), counts[block]), by_id[places]]
+        first = np.maximum.reduceat(hits, ends - counts[block])
+        hits_as_high = np.add.reduceat(hits >= np.repeat(first, counts[block]), ends - counts[block], dtype=np.int64)
+        ranks[block] = 1 + np.count_nonzero(similarity >= first[:, None], axis=1) - hits_as_high
     return ranks
 
 
