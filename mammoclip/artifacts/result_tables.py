@@ -126,7 +126,7 @@ CHOICES = Table(
     {
         **_OF_RUN,
         **_PROTOCOL,
-        "choice": Column(pl.String, "selected (see predictions), temperature, threshold (90 % specificity)"),
+        "choice": Column(pl.String, "selected (see predictions), temperature, threshold (highest balanced accuracy)"),
         "value": Column(pl.Float64, "what the validation images chose", nullable=True),
         "reason": Column(pl.String, "why nothing could be chosen", nullable=True),
     },

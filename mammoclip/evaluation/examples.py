@@ -142,7 +142,7 @@ def to_array(lists: pl.Series) -> Floats:
     Raises:
         ArtifactError: a number is NaN or infinite.
     """
-    width = lists.list.len().max() or 0
+    width = int(lists.list.len()[0]) if len(lists) else 0
     array = lists.explode().drop_nulls().to_numpy().astype(np.float64).reshape(len(lists), width)
     if num_bad := int((~np.isfinite(array)).any(axis=1).sum()):
         raise ArtifactError(f"{num_bad} of {len(array)} rows of {lists.name!r} are NaN or infinite; did it diverge?")
