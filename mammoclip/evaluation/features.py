@@ -1,38 +1,269 @@
-"""Frozen features of every image of a data set, computed once and used by every evaluation."""
+"""Frozen features of every image of a data set, computed once by a checkpoint and used by every evaluation.
+
+They are written in chunks, each whole or not there, so that a stage that was killed goes on, and several processes
+share the work without a word between them. Shapes: B images of a batch, H and W pixels, C pooled features, D embedding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import io
+import json
+import logging
+import shutil
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import astuple, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
+from torch import Tensor
 
-from mammoclip.artifacts import FEATURES
+from mammoclip.artifacts import FEATURES, atomic_path
 from mammoclip.data.progress import report_progress
+from mammoclip.errors import ArtifactError
 from mammoclip.models import LoadedModel, normalise
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["bf16", "fp16", "fp32"]
+ReadImage = Callable[[str], npt.NDArray[np.uint8 | np.uint16]]
+Floats = npt.NDArray[np.float32]
+
+CHUNK_SIZE = 512
+"""Images of a chunk: what is computed again at most, per process, after a kill."""
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+@dataclass(frozen=True)
+class FeatureRecipe:
+    """What decides the features of an image; ``image_size_px`` is (height, width).
+
+    With ``flip`` the pooled features are the mean of those of the image and of its mirror image, and the embedding is
+    the normalised projection of that mean. ``precision`` is that of the image encoder; the pooled features leave it as
+    fp32, and the projection and its normalisation are fp32 in any case.
+    """
+
+    model_sha256: str
+    image_size_px: tuple[int, int]
+    precision: Precision
+    flip: bool
+
+    @classmethod
+    def of(
+        cls, model: LoadedModel, model_sha256: str, precision: Precision | Literal["auto"] = "auto", flip: bool = False
+    ) -> FeatureRecipe:
+        """Return the recipe for a model where it lies: ``auto`` is bf16 on a GPU that has it, else fp32."""
+        if precision == "auto":
+            on_gpu = model.logit_scale.device.type == "cuda"
+            precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+        return cls(model_sha256, model.image_size_px, precision, flip)
+
+
+class FeatureStore:
+    """The features of a data set on disk, chunk by chunk, in a folder of their own.
+
+    The folder is named by a hash of the recipe and the images' contents, so chunks of another checkpoint are not taken
+    for these. A chunk carries the SHA-256 of its bytes: one that is damaged counts as missing.
+    """
+
+    def __init__(self, work: Path, images: pl.DataFrame, recipe: FeatureRecipe, chunk_size: int = CHUNK_SIZE) -> None:
+        """Keep chunks below ``work``, a folder for one data set and run; ``images``: image_id and png_sha256."""
+        contents = images.select("image_id", "png_sha256").rows()
+        key = json.dumps([FEATURES.version, astuple(recipe), contents]).encode()
+        self.recipe = recipe
+        self._work = work
+        self._folder = work / f"chunks-{hashlib.sha256(key).hexdigest()[:16]}"
+        ids = images["image_id"].to_list()
+        self.chunks: list[list[str]] = [ids[start : start + chunk_size] for start in range(0, len(ids), chunk_size)]
+
+    def read(self, number: int) -> pl.DataFrame | None:
+        """Return a chunk as rows of the ``features`` table; None if it is missing, damaged or of other images."""
+        try:
+            content = self._path(number).read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, parquet = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(parquet).digest() != digest:
+            return None
+        chunk = pl.read_parquet(io.BytesIO(parquet))
+        return chunk if chunk["image_id"].to_list() == self.chunks[number] else None
+
+    def write(self, number: int, pooled: Floats, embeddings: Floats) -> None:
+        """Write the features (images of the chunk, C) and embeddings (images of the chunk, D) of a chunk, atomically.
+
+        Raises:
+            ArtifactError: if the disk is full.
+        """
+        chunk = pl.DataFrame(
+            [
+                pl.Series("image_id", self.chunks[number], pl.String),
+                pl.repeat(self.recipe.model_sha256, len(pooled), eager=True).alias("model_sha256"),
+                pl.Series("pooled", pooled).arr.to_list(),
+                pl.Series("embedding", embeddings).arr.to_list(),
+            ]
+        )
+        parquet = io.BytesIO()
+        chunk.write_parquet(parquet, compression="zstd")
+        with atomic_path(self._path(number)) as temporary:
+            temporary.write_bytes(hashlib.sha256(parquet.getvalue()).digest() + parquet.getvalue())
+
+    def table(self) -> pl.DataFrame:
+        """Return the ``features`` table of all chunks.
+
+        Raises:
+            ArtifactError: if a chunk is missing or damaged.
+        """
+        chunks = [FEATURES.empty()]
+        for number in range(len(self.chunks)):
+            chunk = self.read(number)
+            if chunk is None:
+                raise ArtifactError(f"{self._path(number)} is missing or damaged; run the same command again")
+            chunks.append(chunk)
+        return pl.concat(chunks)
+
+    def remove(self) -> None:
+        """Remove the chunks, those of older recipes too, and the folder if nothing else is in it."""
+        for folder in self._work.glob("chunks-*"):
+            shutil.rmtree(folder)
+        with suppress(OSError):
+            self._work.rmdir()
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:05}.chunk"
 
 
 @torch.inference_mode()
 def extract_features(
     model: LoadedModel,
-    image_ids: Sequence[str],
-    read_image: Callable[[str], npt.NDArray[np.uint8 | np.uint16]],
+    store: FeatureStore,
+    read_image: ReadImage,
+    *,
     batch_size: int,
     what: str,
-) -> pl.DataFrame:
-    """Return the ``features`` table: pooled encoder output and L2-normalised embedding per image.
+    threads: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+) -> None:
+    """Fill ``store`` with the chunks that it lacks; of ``world_size`` processes this one takes every such chunk.
 
-    ``read_image`` gives uint8 or uint16, height x width, at the size the model was trained with.
+    The model is in evaluation mode, so features do not depend on the other images of a batch, to rounding.
+
+    Args:
+        model: on the device where it is to run.
+        store: its recipe says how.
+        read_image: gives uint8 or uint16 grey values, height x width, of the model's image size; called by ``threads``
+            threads, which read ahead while the model works.
+        batch_size: images per forward pass; no batch is larger than a chunk.
+        what: opens the lines of the log.
+        threads: see ``read_image``.
+        rank: number of this process, from 0.
+        world_size: processes that fill the store.
+
+    Raises:
+        ArtifactError: an image is of another shape, or its features are NaN or infinite.
     """
-    device = next(model.model.parameters()).device
-    rows: list[tuple[str, list[float], list[float]]] = []
-    starts = range(0, len(image_ids), batch_size)
-    for start in report_progress(starts, len(starts), f"{what}: batches"):
-        ids = image_ids[start : start + batch_size]
-        images = torch.from_numpy(np.stack([read_image(image_id) for image_id in ids])).to(device)
-        pooled = model.model.image_features(normalise(images))
-        embeddings = model.model.project_image(pooled)
-        rows.extend(zip(ids, pooled.cpu().tolist(), embeddings.cpu().tolist(), strict=True))
-    return pl.DataFrame(rows, schema=FEATURES.schema, orient="row")
+    own = range(rank, len(store.chunks), world_size)
+    missing = [number for number in own if store.read(number) is None]
+    if len(missing) < len(own):
+        log.info("%s: %d of %d chunks are there already", what, len(own) - len(missing), len(own))
+    batches = [
+        (number, store.chunks[number][start : start + batch_size])
+        for number in missing
+        for start in range(0, len(store.chunks[number]), batch_size)
+    ]
+    done: list[tuple[Floats, Floats]] = []
+    ahead = 2 + threads // batch_size  # so that no thread is idle while a batch waits for its turn
+    reading = _read_ahead([ids for _, ids in batches], read_image, store.recipe.image_size_px, threads, ahead)
+    with closing(reading):
+        progress = report_progress(reading, len(batches), f"{what}: batches")
+        for images, (number, ids) in zip(progress, batches, strict=True):
+            done.append(_features(model, images, store.recipe))
+            _check_finite(ids, *done[-1])
+            if sum(len(pooled) for pooled, _ in done) == len(store.chunks[number]):
+                pooled, embeddings = (np.concatenate(arrays) for arrays in zip(*done, strict=True))
+                store.write(number, pooled, embeddings)
+                done = []
+
+
+def weights_sha256(model: Path) -> str:
+    """Return the SHA-256 of the weights in a model folder, which names the checkpoint in tables."""
+    with (model / "model.safetensors").open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()
+
+
+def check_checkpoint(table: pl.DataFrame, model_sha256: str, path: Path) -> None:
+    """Check that ``table``, read from ``path``, was computed by the checkpoint with these weights.
+
+    Raises:
+        ArtifactError: it has rows of another one.
+    """
+    if others := sorted(set(table["model_sha256"]) - {model_sha256}):
+        raise ArtifactError(
+            f"{path} was computed by another checkpoint (SHA-256 {others[0][:12]}..., the model's is "
+            f"{model_sha256[:12]}...); delete it and rerun its stage"
+        )
+
+
+def _features(model: LoadedModel, images: npt.NDArray[np.integer], recipe: FeatureRecipe) -> tuple[Floats, Floats]:
+    """Return the pooled features (B, C) and embeddings (B, D) of grey images (B, H, W)."""
+    device = model.logit_scale.device
+    pixels = normalise(torch.from_numpy(images).to(device))
+
+    def pool(batch: Tensor) -> Tensor:
+        with torch.autocast(device.type, _DTYPES[recipe.precision], enabled=recipe.precision != "fp32"):
+            return model.model.image_features(batch).float()
+
+    pooled = pool(pixels)
+    if recipe.flip:
+        pooled = (pooled + pool(pixels.flip(3))) / 2
+    return pooled.cpu().numpy(), model.model.project_image(pooled).cpu().numpy()
+
+
+def _read_ahead(
+    batches: Sequence[Sequence[str]], read_image: ReadImage, size_px: tuple[int, int], threads: int, ahead: int
+) -> Generator[npt.NDArray[np.integer], None, None]:
+    """Yield the images of each batch, (B, H, W), while threads read the ``ahead`` batches that follow."""
+    following = iter(batches)
+    pool = ThreadPoolExecutor(max(1, threads))
+
+    def submit(number: int) -> list[list[tuple[str, Future[npt.NDArray[np.uint8 | np.uint16]]]]]:
+        return [
+            [(image_id, pool.submit(read_image, image_id)) for image_id in ids] for ids in islice(following, number)
+        ]
+
+    try:
+        waiting = deque(submit(ahead))
+        while waiting:
+            images = []
+            for image_id, future in waiting.popleft():
+                image = future.result()
+                if image.shape != size_px:
+                    raise ArtifactError(
+                        f"image {image_id!r} has the shape {image.shape}; the model takes one channel of "
+                        f"{size_px[0]} x {size_px[1]} pixels (height x width)"
+                    )
+                # Torch computes little with 16 bits without a sign.
+                images.append(image.astype(np.int32) if image.dtype == np.uint16 else image)
+            waiting.extend(submit(1))
+            yield np.stack(images)
+    finally:  # after an error nobody waits for images that were not begun
+        pool.shutdown(cancel_futures=True)
+
+
+def _check_finite(ids: Sequence[str], pooled: Floats, embeddings: Floats) -> None:
+    bad = ~(np.isfinite(pooled).all(axis=1) & np.isfinite(embeddings).all(axis=1))
+    if bad.any():
+        raise ArtifactError(
+            f"the features of image {ids[int(bad.argmax())]!r} are NaN or infinite: the model diverged in training, or "
+            "fp16 cannot hold its values; take another checkpoint, or evaluate.precision bf16 or fp32"
+        )
