@@ -9,9 +9,9 @@ import polars as pl
 
 from mammoclip.artifacts import FEATURES, PREDICTIONS, PROMPTS, read_table, write_table
 from mammoclip.config import EvaluateSection
-from mammoclip.evaluation.examples import with_features
+from mammoclip.evaluation.examples import check_checkpoint, with_features
 from mammoclip.evaluation.inputs import DatasetTables
-from mammoclip.evaluation.predict import check_same_model, predict_zero_shot, prompt_directions
+from mammoclip.evaluation.predict import predict_zero_shot, prompt_directions
 from pipelines.command import run_stage, section_argument
 
 
@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> None:
     section: EvaluateSection = arguments.config
     task = arguments.task
     features, prompts = read_table(FEATURES, arguments.features), read_table(PROMPTS, arguments.prompts)
-    check_same_model(features, prompts)
+    check_checkpoint(features, prompts["model_sha256"][0], arguments.features)
     tables = DatasetTables.read(arguments.results, arguments.dataset)
     if arguments.showcase:
         rows = tables.images.with_columns(label=pl.lit(None, pl.Int32)).sort("image_id")

@@ -13,7 +13,8 @@ import torch
 from mammoclip.artifacts import BREASTS, FEATURES, RETRIEVAL, read_table, write_table
 from mammoclip.config import EvaluateSection
 from mammoclip.errors import ArtifactError
-from mammoclip.evaluation.features import check_checkpoint, weights_sha256
+from mammoclip.evaluation.examples import check_checkpoint
+from mammoclip.evaluation.features import weights_sha256
 from mammoclip.evaluation.retrieve import Breasts, EncodeTexts, embed_breasts, retrieval_table
 from mammoclip.models import LoadedModel, load
 from pipelines.command import run_stage, section_argument

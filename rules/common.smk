@@ -122,6 +122,14 @@ def of_processes(amount):
     return lambda wildcards: amount * max(1, placement(wildcards)[1])
 
 
+def on_one_node(gpus):
+    return (
+        f"{TORCHRUN} --standalone --nproc-per-node {gpus} -m --"
+        if gpus > 1
+        else "python -m"
+    )
+
+
 def launcher(wildcards):
     """Return what starts a run; after -- torchrun takes no argument of the stage for one of its own."""
     nodes, gpus = placement(wildcards)
@@ -134,11 +142,7 @@ def launcher(wildcards):
             ' --rdzv-id "${SLURM_JOB_ID:?pretrain.nodes above 1 needs workflow/profiles/slurm}"'
             ' --rdzv-endpoint "$(hostname):$((10000 + SLURM_JOB_ID % 20000))" -m --'
         )
-    return (
-        f"{TORCHRUN} --standalone --nproc-per-node {gpus} -m --"
-        if gpus > 1
-        else "python -m"
-    )
+    return on_one_node(gpus)
 
 
 def evaluate_section(*keys):

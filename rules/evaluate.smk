@@ -17,7 +17,7 @@ rule extract_features:
     resources:
         mem_mb=16000,
         runtime=240,
-        gpu=min(1, settings.pretrain.gpus),
+        gpu=settings.evaluate.gpus,
     params:
         stage="features-v2",
         model=subpath(input.model, parent=True),
@@ -25,10 +25,11 @@ rule extract_features:
         options=f"--batch-size {settings.evaluate.batch_size} --precision {settings.evaluate.precision}"
         + (" --flip" if settings.evaluate.flip else ""),
         work=f"{RESULTS}/.work/features-{{run}}-{{dataset}}",
+        launcher=on_one_node(settings.evaluate.gpus),
     message:
         "evaluate: features of {wildcards.dataset} by {wildcards.run}"
     shell:
-        "python -m pipelines.extract_features --model {params.model:q} --images {input.images:q}"
+        "{params.launcher} pipelines.extract_features --model {params.model:q} --images {input.images:q}"
         " --shards {params.shards:q} {params.options} --work {params.work} --threads {threads}"
         " --out {output:q} --log {log:q}"
 
@@ -126,10 +127,10 @@ rule fit_probe:
 rule fine_tune:
     input:
         model=rules.train_clip.output.model,
-        index=rules.index_dataset.output.index,
         manifest=rules.gather_shards.output.manifest,
         images=rules.tabulate_dataset.output.images,
-        tables=rules.tabulate_dataset.output,
+        attributes=rules.tabulate_dataset.output.attributes,
+        labels=rules.tabulate_dataset.output.labels,
         tars=collect(rules.crop_shard.output.tar, shard=SHARDS, allow_missing=True),
     output:
         f"{RESULTS}/evaluate/{{run}}/{{dataset}}/{{task}}/{{protocol}}-{{fraction}}-{{seed}}.parquet",
@@ -143,19 +144,20 @@ rule fine_tune:
     resources:
         mem_mb=16000,
         runtime=1440,
-        gpu=min(1, settings.pretrain.gpus),
+        gpu=settings.evaluate.gpus,
     params:
         stage="fine-tune-v1",
         config=evaluate_section("mode", "tasks", "fine_tune"),
         model=subpath(input.model, parent=True),
         shards=subpath(input.manifest, parent=True),
-        results=subpath(input.images, ancestor=3),
+        launcher=on_one_node(settings.evaluate.gpus),
         work=f"{RESULTS}/.work/{{protocol}}-{{run}}-{{dataset}}-{{task}}-{{fraction}}-{{seed}}",
     message:
         "evaluate: {wildcards.protocol} of {wildcards.task} on {wildcards.fraction} of {wildcards.dataset} by {wildcards.run}"
     shell:
-        "python -m pipelines.fine_tune --config {params.config:q} --model {params.model:q} --shards {params.shards:q}"
-        " --results {params.results:q} --dataset {wildcards.dataset} --task {wildcards.task}"
+        "{params.launcher} pipelines.fine_tune --config {params.config:q} --model {params.model:q}"
+        " --images {input.images:q} --attributes {input.attributes:q} --labels {input.labels:q} --shards {params.shards:q}"
+        " --task {wildcards.task}"
         " --protocol {wildcards.protocol} --fraction {wildcards.fraction} --seed {wildcards.seed} --threads {threads}"
         " --work {params.work} --out {output:q} --log {log:q}"
 

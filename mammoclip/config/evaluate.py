@@ -142,6 +142,9 @@ class EvaluateSection(Section):
     showcase: list[Name] = Field(
         default=[], description="data sets without labels: scored by zero-shot and shown image by image"
     )
+    gpus: int = Field(
+        default=1, ge=0, description="GPUs of a feature pass or a fine-tuning, one process each; 0: on the CPU"
+    )
     batch_size: PositiveInt = Field(default=16, description="images per forward pass")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         default="auto", description="of the frozen features: auto is bf16 on a GPU that has it, else fp32"

@@ -85,7 +85,7 @@ def trainable_breasts(breasts: pl.DataFrame, split: str) -> list[Breast]:
         )
     if left_out := without_image + without_words:
         log.info(
-            "pretrain: %d of %d %s breasts are left out: %d without image, %d without report or label",
+            "pairs: %d of %d %s breasts are left out: %d without image, %d without report or label",
             left_out,
             left_out + len(usable),
             split,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +135,19 @@ def with_features(features: pl.DataFrame, rows: pl.DataFrame) -> Examples:
         to_array(chosen["embedding"]),
         None if labels.null_count() else labels.to_numpy().astype(np.int64),
     )
+
+
+def check_checkpoint(table: pl.DataFrame, model_sha256: str, path: Path) -> None:
+    """Check that ``table``, read from ``path``, was computed by the checkpoint with these weights.
+
+    Raises:
+        ArtifactError: it has rows of another one.
+    """
+    if others := sorted(set(table["model_sha256"]) - {model_sha256}):
+        raise ArtifactError(
+            f"{path} was computed by another checkpoint (SHA-256 {others[0][:12]}..., the model's is "
+            f"{model_sha256[:12]}...); delete it and rerun its stage"
+        )
 
 
 def to_array(lists: pl.Series) -> Floats:

@@ -201,19 +201,6 @@ def weights_sha256(model: Path) -> str:
         return hashlib.file_digest(weights, "sha256").hexdigest()
 
 
-def check_checkpoint(table: pl.DataFrame, model_sha256: str, path: Path) -> None:
-    """Check that ``table``, read from ``path``, was computed by the checkpoint with these weights.
-
-    Raises:
-        ArtifactError: it has rows of another one.
-    """
-    if others := sorted(set(table["model_sha256"]) - {model_sha256}):
-        raise ArtifactError(
-            f"{path} was computed by another checkpoint (SHA-256 {others[0][:12]}..., the model's is "
-            f"{model_sha256[:12]}...); delete it and rerun its stage"
-        )
-
-
 def _features(model: LoadedModel, images: npt.NDArray[np.integer], recipe: FeatureRecipe) -> tuple[Floats, Floats]:
     """Return the pooled features (B, C) and embeddings (B, D) of grey images (B, H, W)."""
     device = model.logit_scale.device

@@ -33,17 +33,6 @@ def prompt_directions(prompts: pl.DataFrame, task: str) -> Floats:
     return directions
 
 
-def check_same_model(features: pl.DataFrame, prompts: pl.DataFrame) -> None:
-    """Raise ``ArtifactError`` unless images and prompts were embedded by one and the same checkpoint."""
-    models = set(features["model_sha256"]) | set(prompts["model_sha256"])
-    if len(models) > 1:
-        short = " and ".join(sorted(model[:12] for model in models))
-        raise ArtifactError(
-            f"features and prompts are of different checkpoints (SHA-256 {short}); delete features.parquet and rerun "
-            "the evaluate stage"
-        )
-
-
 def predict_zero_shot(
     parts: Mapping[str, Examples], task: str, directions: Floats, logit_scale: float = 1.0
 ) -> pl.DataFrame:

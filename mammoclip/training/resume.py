@@ -48,7 +48,7 @@ def _newest_whole_step(work: Path) -> int:
     for path in _newest_first(work):
         if _is_whole(path):
             return _step(path)
-        log.warning("pretrain: the checkpoint %s is damaged; going back to an older one", path.name)
+        log.warning("the checkpoint %s is damaged; going back to an older one", path.name)
         path.unlink()
     return -1
 

@@ -255,7 +255,7 @@ def test_trainable_breasts_have_an_image_and_a_caption_and_the_others_are_counte
         assert not caplog.records  # nothing is left out, nothing is said
         found = trainable_breasts(rows, "train")
     (line,) = caplog.messages
-    assert line == "pretrain: 2 of 3 train breasts are left out: 1 without image, 1 without report or label"
+    assert line == "pairs: 2 of 3 train breasts are left out: 1 without image, 1 without report or label"
     assert found == [Breast(("d/p1-L-cc",), ("d/p1-L-mlo",), captions, "d", "d/p1")]
     with pytest.raises(ArtifactError, match="no breast of the split 'validation' has both an image and a report or"):
         trainable_breasts(rows, "validation")

@@ -13,6 +13,7 @@ from mammoclip.artifacts import ATTRIBUTES, FEATURES, LABELS, PREDICTIONS, read_
 from mammoclip.config import TaskSection
 from mammoclip.errors import ArtifactError, ConfigError
 from mammoclip.evaluation.examples import (
+    check_checkpoint,
     labelled_images,
     num_classes,
     predictions_frame,
@@ -156,6 +157,12 @@ def test_an_image_without_features_is_named() -> None:
     rows = pl.DataFrame({"image_id": ["i00", "i09"], "patient_id": ["a", "b"], "label": [0, 1]})
     with pytest.raises(ArtifactError, match=r"lack 1 of 2 images, such as 'i09'"):
         with_features(make_features(4), rows)
+
+
+def test_features_of_another_checkpoint_are_refused() -> None:
+    check_checkpoint(make_features(2), "sha", Path("features.parquet"))
+    with pytest.raises(ArtifactError, match=r"features.parquet was computed by another checkpoint"):
+        check_checkpoint(make_features(2), "other", Path("features.parquet"))
 
 
 def test_numbers_that_are_not_finite_are_counted() -> None:

@@ -22,10 +22,10 @@ from mammoclip.artifacts import FEATURES, IMAGES, PROMPTS, read_table, write_tab
 from mammoclip.config import EvaluateSection, parse_section
 from mammoclip.data.reader import ShardReader
 from mammoclip.errors import ArtifactError, ConfigError
+from mammoclip.evaluation.examples import check_checkpoint
 from mammoclip.evaluation.features import (
     FeatureRecipe,
     FeatureStore,
-    check_checkpoint,
     extract_features,
     weights_sha256,
 )

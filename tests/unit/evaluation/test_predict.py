@@ -14,7 +14,6 @@ from mammoclip.evaluation import metrics
 from mammoclip.evaluation.classify import zero_shot_scores
 from mammoclip.evaluation.examples import Examples
 from mammoclip.evaluation.predict import (
-    check_same_model,
     predict_probe,
     predict_zero_shot,
     prompt_directions,
@@ -49,13 +48,6 @@ def test_classes_that_have_one_direction_or_no_prompts_are_a_sentence() -> None:
         prompt_directions(make_prompts([("mass", 0, [1, 0])]), "birads")
     with pytest.raises(ArtifactError, match="the same embedding"):
         prompt_directions(make_prompts([("mass", 0, [1, 0]), ("mass", 1, [1, 0])]), "mass")
-
-
-def test_features_of_another_checkpoint_are_refused() -> None:
-    prompts = make_prompts([("mass", 0, [1, 0])])
-    check_same_model(prompts, prompts)
-    with pytest.raises(ArtifactError, match="different checkpoints"):
-        check_same_model(prompts.with_columns(model_sha256=pl.lit("other")), prompts)
 
 
 def test_zero_shot_predictions_hold_the_scores_of_the_embeddings_split_by_split(tmp_path: Path) -> None:
