@@ -46,6 +46,7 @@ def predict_zero_shot(
     return pl.concat(
         _rows(part, split, zero_shot_scores(part.embeddings, directions, logit_scale), task, "zero-shot")
         for split, part in parts.items()
+        if part.image_ids
     )
 
 

@@ -61,6 +61,12 @@ def test_zero_shot_predictions_hold_the_scores_of_the_embeddings_split_by_split(
         np.testing.assert_array_equal(scores_of(rows), zero_shot_scores(part.embeddings, np.eye(5)[:2], 5.0))
 
 
+def test_a_data_set_without_validation_images_is_scored_all_the_same() -> None:
+    nobody = Examples([], [], np.zeros((0, 0)), np.zeros((0, 0)), None)
+    parts = {"validation": nobody, "test": make_examples(0)}
+    assert set(predict_zero_shot(parts, "mass", np.eye(5)[:2])["split"]) == {"test"}
+
+
 def test_a_task_without_test_images_is_a_sentence() -> None:
     nothing = dataclasses.replace(make_examples(0), image_ids=[])
     with pytest.raises(ArtifactError, match="no test image can be scored for 'mass'"):

@@ -250,7 +250,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(results: Path, out: Path, **keys: Any) -> argparse.Namespace:
     matrix = [{"datasets": ["one"], "tasks": ["mass"], "protocols": ["zero-shot"]}]
     section = parse_section(EvaluateSection, {"matrix": matrix, "num_resamples": 20, "batch_size": 3, **keys})
-    return argparse.Namespace(config=section, model=results / "model", run="run", results=results, seed=0, out=out)
+    return argparse.Namespace(
+        config=section, model=results / "model", run="run", results=results, seed=0, threads=1, out=out
+    )
 
 
 def test_the_stage_finds_what_images_show(results: Path, tmp_path: Path) -> None:
