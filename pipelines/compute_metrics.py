@@ -48,9 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
             log.info("evaluate %s %s %s", told, row["metric"], value)
 
 
-def _chance(
-    predictions: pl.DataFrame, features: pl.DataFrame, section: EvaluateSection, seed: int
-) -> Iterator[Row]:
+def _chance(predictions: pl.DataFrame, features: pl.DataFrame, section: EvaluateSection, seed: int) -> Iterator[Row]:
     """Yield what zero-shot is compared with: random prompts and, of several classes, always the most frequent one."""
     test = predictions.filter(split="test")
     name, cases = test["task"][0], cases_of(test)

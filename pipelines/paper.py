@@ -7,25 +7,36 @@ import json
 import logging
 from pathlib import Path
 
+import polars as pl
 from matplotlib.figure import Figure
 
 from mammoclip.artifacts import write_text
 from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
+from mammoclip.paper.calibration_table import calibration_grid, calibration_table
 from mammoclip.paper.classification import classification_csv, classification_grid, compare_with_controls
+from mammoclip.paper.comparisons import comparisons, comparisons_grid
 from mammoclip.paper.conservation import balance_books
 from mammoclip.paper.crops import assign_colours, data_uri, draw_contact_sheet, read_crops, sample_images
 from mammoclip.paper.data_card import describe_data
 from mammoclip.paper.figures import draw_roc, draw_training, render_figure, save_figure
-from mammoclip.paper.grid import to_latex, to_markdown
+from mammoclip.paper.grid import Grid, to_latex, to_markdown
 from mammoclip.paper.inputs import Inputs, load_inputs
+from mammoclip.paper.pictures import draw_pictures
 from mammoclip.paper.provenance import collect_provenance
-from mammoclip.paper.report import MAX_CROPS, DatasetCard, Report, make_thumbnails, render_report
+from mammoclip.paper.report import MAX_CROPS, DatasetCard, NamedFigure, Report, make_thumbnails, render_report
+from mammoclip.paper.retrieval_table import retrieval_grid, retrieval_table
 from mammoclip.paper.shared_patients import count_shared_patients
 from mammoclip.paper.showcase import build_showcase
+from mammoclip.paper.subgroup_table import subgroup_grid, subgroup_table
 from mammoclip.paper.texts import draw_text_lengths
+from mammoclip.paper.wording import NOT_AVAILABLE
 from pipelines.command import run_stage, section_argument
 
 log = logging.getLogger("mammoclip.paper")
+
+_ROC_CAPTION = (
+    "Coloured: {run}. Grey: the other runs. Dotted diagonal: chance. The AUROC of every curve is in its legend."
+)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -45,15 +56,16 @@ def run(arguments: argparse.Namespace) -> None:
     )
     books = [balance_books(tables) for tables in inputs.datasets.values()]
 
-    grid = classification_grid(inputs, evaluate)
-    write_text(classification_csv(inputs), out / "classification.csv")
-    write_text(to_markdown(grid), out / "classification.md")
-    write_text(to_latex(grid), out / "classification.tex")
-
+    grids = _write_tables(inputs, evaluate, arguments.seed, out)
     roc, training = draw_roc(inputs, evaluate), draw_training(inputs)
     for name, figure in (("roc", roc), ("training", training)):
         save_figure(figure, out / f"{name}.pdf")
         save_figure(figure, out / f"{name}.png")
+    figures = [NamedFigure("ROC curves", _ROC_CAPTION.format(run=inputs.main.name), _picture(roc))]
+    for picture in draw_pictures(inputs, evaluate, arguments.seed):
+        for suffix in ("pdf", "png"):
+            save_figure(picture.figure, out / "figures" / f"{picture.name}.{suffix}")
+        figures.append(NamedFigure(picture.title, picture.caption, _picture(picture.figure)))
 
     cards = _make_cards(inputs, paper.contact_sheet_images, arguments.seed, out)
     num_cards = min(paper.contact_sheet_images, MAX_CROPS // max(1, len(evaluate.showcase)))
@@ -74,9 +86,9 @@ def run(arguments: argparse.Namespace) -> None:
         inputs=inputs,
         evaluate=evaluate,
         pretrain=pretrain.of_run(paper.main_run),
-        comparisons=compare_with_controls(inputs, evaluate),
-        classification=grid,
-        roc=_picture(roc),
+        headlines=compare_with_controls(inputs, evaluate),
+        **grids,
+        figures=figures,
         training=_picture(training),
         shared_patients=count_shared_patients(
             {name: tables.breasts for name, tables in inputs.datasets.items() if name in pretrain.all_datasets}
@@ -89,6 +101,30 @@ def run(arguments: argparse.Namespace) -> None:
     html = render_report(report)
     write_text(html, out / "report.html")
     log.info("paper: report.html, %.1f MB", len(html.encode()) / 1e6)
+
+
+def _write_tables(inputs: Inputs, evaluate: EvaluateSection, seed: int, out: Path) -> dict[str, Grid]:
+    """Write every table as CSV, in full precision, and as Markdown and LaTeX; return what these two hold, by name."""
+    compared = comparisons(inputs, evaluate, seed)
+    calibrated = calibration_table(inputs, evaluate)
+    divided = subgroup_table(inputs, evaluate)
+    retrieved = retrieval_table(inputs)
+    tables: dict[str, tuple[str, Grid]] = {
+        "classification": (classification_csv(inputs), classification_grid(inputs, evaluate)),
+        "comparisons": (_csv(compared), comparisons_grid(compared, inputs.is_compat)),
+        "calibration": (_csv(calibrated), calibration_grid(calibrated, inputs.is_compat)),
+        "subgroups": (_csv(divided), subgroup_grid(divided, inputs.is_compat)),
+        "retrieval": (_csv(retrieved), retrieval_grid(inputs)),
+    }
+    for name, (csv, grid) in tables.items():
+        write_text(csv, out / f"{name}.csv")
+        write_text(to_markdown(grid), out / f"{name}.md")
+        write_text(to_latex(grid), out / f"{name}.tex")
+    return {name: grid for name, (_, grid) in tables.items()}
+
+
+def _csv(table: pl.DataFrame) -> str:
+    return table.write_csv(null_value=NOT_AVAILABLE)
 
 
 def _make_cards(inputs: Inputs, num_images: int, seed: int, out: Path) -> list[DatasetCard]:

@@ -21,6 +21,36 @@ rule build_paper:
             caption="../workflow/report/classification.rst",
             category="Tables",
         ),
+        comparisons=report(
+            collect(
+                f"{RESULTS}/paper/comparisons.{{kind}}", kind=["csv", "md", "tex"]
+            ),
+            caption="../workflow/report/comparisons.rst",
+            category="Tables",
+        ),
+        calibration=report(
+            collect(
+                f"{RESULTS}/paper/calibration.{{kind}}", kind=["csv", "md", "tex"]
+            ),
+            caption="../workflow/report/calibration.rst",
+            category="Tables",
+        ),
+        subgroups=report(
+            collect(f"{RESULTS}/paper/subgroups.{{kind}}", kind=["csv", "md", "tex"]),
+            caption="../workflow/report/subgroups.rst",
+            category="Tables",
+        ),
+        retrieval=report(
+            collect(f"{RESULTS}/paper/retrieval.{{kind}}", kind=["csv", "md", "tex"]),
+            caption="../workflow/report/retrieval.rst",
+            category="Tables",
+        ),
+        figures=report(
+            directory(f"{RESULTS}/paper/figures"),
+            patterns=["{name}.png"],
+            caption="../workflow/report/figures.rst",
+            category="Figures",
+        ),
         roc=report(
             collect(f"{RESULTS}/paper/roc.{{kind}}", kind=["pdf", "png"]),
             caption="../workflow/report/roc.rst",
@@ -55,7 +85,7 @@ rule build_paper:
         mem_mb=4000,
         runtime=30,
     params:
-        stage="paper-v2",
+        stage="paper-v3",
         config=section(settings.paper),
         evaluate=section(settings.evaluate),
         pretrain=section(settings.pretrain),

@@ -5,8 +5,7 @@ N test images, B resamples, G points of a grid.
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +18,9 @@ from matplotlib.figure import Figure
 from mammoclip.evaluation import metrics
 from mammoclip.evaluation.checks import FloatArray, IntArray
 from mammoclip.evaluation.resampling import Draws
-from mammoclip.paper.figures import BLUE, GREEN, VERMILION, figure_style
+from mammoclip.paper.figures import PROTOCOL_STYLES, draw_note, figure_style
 from mammoclip.paper.wording import format_number, format_percent, task_name
 
-PROTOCOL_STYLES: Mapping[str, tuple[str, Any]] = {
-    "zero-shot": (BLUE, "-"),
-    "linear-probe": (VERMILION, (0, (6, 2))),
-    "fine-tune": (GREEN, "-."),
-}
-"""Colour and line of each protocol, in the order in which they are drawn."""
 GRID: FloatArray = np.linspace(0, 1, 101)
 """False positive rates and recalls at which the bands are computed, G of them."""
 
@@ -38,15 +31,6 @@ class Band:
 
     low: FloatArray
     high: FloatArray
-
-
-def draw_note(text: str) -> Figure:
-    """Return a small figure with a sentence, in place of a picture that cannot be drawn."""
-    lines = textwrap.fill(text.replace(" %", "\N{NO-BREAK SPACE}%"), 60)
-    with figure_style():
-        figure = Figure(figsize=(4.6, 0.8 + 0.2 * lines.count("\n")))
-        figure.text(0.5, 0.5, lines, ha="center", va="center")
-        return figure
 
 
 def title_of(task: str, dataset: str, *more: str) -> str:

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from mammoclip.paper.curves import PROTOCOL_STYLES, draw_note, title_of
-from mammoclip.paper.figures import BLUE, GREEN, PURPLE, VERMILION, figure_style
+from mammoclip.paper.curves import title_of
+from mammoclip.paper.figures import BLUE, GREEN, PROTOCOL_STYLES, PURPLE, VERMILION, draw_note, figure_style
 from mammoclip.paper.wording import format_number, format_percent
 
 _TRAINED = [name for name in PROTOCOL_STYLES if name != "zero-shot"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,8 @@ from matplotlib.figure import Figure
 from mammoclip.artifacts import atomic_path
 from mammoclip.config import EvaluateSection
 from mammoclip.evaluation import metrics
-from mammoclip.paper.classification import find_metric
-from mammoclip.paper.inputs import Inputs, RunResults
-from mammoclip.paper.wording import BINARY_TASKS, TASKS, format_number
+from mammoclip.paper.inputs import Inputs, RunResults, principal
+from mammoclip.paper.wording import TESTED_PROTOCOLS, format_number, format_percent, task_name
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito: safe for the colour-blind
 _CONTROL_GREYS = ("#555555", "#8c8c8c")
@@ -29,6 +29,12 @@ _RUN_STYLES: tuple[tuple[str, Any], ...] = (
     (GREEN, "-."),
     (PURPLE, ":"),
 )
+PROTOCOL_STYLES: Mapping[str, tuple[str, Any]] = {
+    "zero-shot": (BLUE, "-"),
+    "linear-probe": (VERMILION, (0, (6, 2))),
+    "fine-tune": (GREEN, "-."),
+}
+"""Colour and line of each protocol, in the order in which they are drawn."""
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -69,18 +75,36 @@ def render_figure(figure: Figure, file_format: str) -> bytes:
     return buffer.getvalue()
 
 
-def draw_roc(inputs: Inputs, evaluate: EvaluateSection) -> Figure:
-    """Return one panel per labelled data set (row) and binary task (column): main run in colour, controls in grey."""
-    tasks = [task for task in evaluate.tasks if task in BINARY_TASKS]
+def draw_note(text: str) -> Figure:
+    """Return a small figure with a sentence, in place of a picture that cannot be drawn."""
+    lines = textwrap.fill(text.replace(" %", "\N{NO-BREAK SPACE}%"), 60)
     with figure_style():
-        if not tasks or not evaluate.datasets:
-            return _note("No binary task was evaluated.")
-        size = (4.4 * len(tasks), 5.9 * len(evaluate.datasets))
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=(4.6, 0.8 + 0.2 * lines.count("\n")))
+        figure.text(0.5, 0.5, lines, ha="center", va="center")
+        return figure
+
+
+def draw_roc(inputs: Inputs, evaluate: EvaluateSection) -> Figure:
+    """Return one panel per labelled data set (row) and binary task (column): main run in colour, others in grey.
+
+    Of trained protocols the largest share of the training patients is shown, of its seeds the lowest.
+    """
+    binary = {name: inputs.binary_tasks(name, evaluate.tasks) for name in evaluate.datasets}
+    tasks = [task for task in evaluate.tasks if any(task in of_dataset for of_dataset in binary.values())]
+    with figure_style():
+        if not tasks:
+            return draw_note("No binary task was evaluated.")
+        figure = Figure(layout="constrained")
         grid = figure.subplots(len(evaluate.datasets), len(tasks), squeeze=False)
         for dataset, panels in zip(evaluate.datasets, grid, strict=True):
             for task, axes in zip(tasks, panels, strict=True):
-                _draw_roc_panel(axes, inputs, dataset, task)
+                if task in binary[dataset]:
+                    _draw_roc_panel(axes, inputs, dataset, task)
+                else:
+                    axes.set_axis_off()
+        # A square, and below it a line of the legend per curve.
+        num_curves = max(len(axes.lines) for axes in figure.axes)
+        figure.set_size_inches(4.4 * len(tasks), (4.9 + 0.18 * num_curves) * len(evaluate.datasets))
         return figure
 
 
@@ -89,7 +113,7 @@ def draw_training(inputs: Inputs) -> Figure:
     trained = [run for run in inputs.runs if len(run.steps)]
     with figure_style():
         if not trained:
-            return _note("No run was trained.")
+            return draw_note("No run was trained.")
         figure = Figure(figsize=(8.8, 5.4), layout="constrained")
         loss, temperature = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         for run, (colour, line) in zip(trained, _cycle(_RUN_STYLES, len(trained)), strict=True):
@@ -113,17 +137,19 @@ def draw_training(inputs: Inputs) -> Figure:
 
 def _draw_roc_panel(axes: Axes, inputs: Inputs, dataset: str, task: str) -> None:
     axes.plot([0, 1], [0, 1], color="black", lw=0.8, ls=(0, (1, 3)), label="chance: 0.50")
-    others = [(run, protocol) for run in inputs.runs[1:] for protocol in ("zero-shot", "probe")]
+    others = [(run, protocol) for run in inputs.runs[1:] for protocol in TESTED_PROTOCOLS]
     for number, (run, protocol) in enumerate(others):
-        grey = _CONTROL_GREYS[number // 2 % len(_CONTROL_GREYS)]
+        grey = _CONTROL_GREYS[number // len(TESTED_PROTOCOLS) % len(_CONTROL_GREYS)]
         dashes = _CONTROL_DASHES[number % len(_CONTROL_DASHES)]
         _draw_curve(axes, run, dataset, task, protocol, color=grey, lw=0.9, ls=dashes)
-    for protocol, colour, line in (("zero-shot", BLUE, "-"), ("probe", VERMILION, (0, (6, 2)))):
+    num_others = len(axes.lines)
+    for protocol, (colour, line) in PROTOCOL_STYLES.items():
         _draw_curve(axes, inputs.main, dataset, task, protocol, color=colour, lw=2.0, ls=line)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="sensitivity", title=f"{TASKS[task]} ({dataset})")
+    place = f"{dataset}, compat" if inputs.is_compat else dataset
+    axes.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="sensitivity", title=f"{task_name(task)} ({place})")
     handles, labels = axes.get_legend_handles_labels()
-    order = [-2, -1, *range(1, len(handles) - 2), 0]
+    order = [*range(num_others, len(handles)), *range(1, num_others), 0]
     axes.legend(
         [handles[place] for place in order],
         [labels[place] for place in order],
@@ -134,20 +160,19 @@ def _draw_roc_panel(axes: Axes, inputs: Inputs, dataset: str, task: str) -> None
 
 
 def _draw_curve(axes: Axes, run: RunResults, dataset: str, task: str, protocol: str, **style: Any) -> None:
-    cases = run.predictions[dataset].filter(task=task, protocol=protocol)
-    auroc = find_metric(run, dataset, task, protocol, "auroc")["value"]
-    label = f"{run.name}, {protocol}: {format_number(auroc)}"
+    """Draw one curve with its AUROC; nothing if the run has no such evaluation."""
+    cases = principal(run.predictions[dataset].filter(split="test", task=task, protocol=protocol), "task")
+    if cases.is_empty():
+        return
+    fraction, scores = cases["fraction"][0], cases["scores"].list.get(1)
+    share = f" of {format_percent(fraction)}" if 0 < fraction < 1 else ""
+    auroc = metrics.auroc(cases["label"], scores)
+    label = f"{run.name}, {protocol}{share}: {format_number(auroc)}"
     if np.isnan(auroc):
         axes.plot([], [], label=label, **style)
         return
-    fpr, tpr, _ = metrics.roc_curve(cases["label"], cases["scores"].list.get(1))
+    fpr, tpr, _ = metrics.roc_curve(cases["label"], scores)
     axes.plot(fpr, tpr, label=label, **style)
-
-
-def _note(text: str) -> Figure:
-    figure = Figure(figsize=(4.4, 1.2))
-    figure.text(0.5, 0.5, text, ha="center", va="center")
-    return figure
 
 
 def _cycle(styles: tuple[tuple[str, Any], ...], number: int) -> list[tuple[str, Any]]:

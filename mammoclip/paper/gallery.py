@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from mammoclip.paper.curves import draw_note, select_evaluation, title_of
-from mammoclip.paper.figures import figure_style
+from mammoclip.paper.curves import select_evaluation, title_of
+from mammoclip.paper.figures import draw_note, figure_style
 from mammoclip.paper.histograms import find_choice
 from mammoclip.paper.wording import finding_name, format_number
 

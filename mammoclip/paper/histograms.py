@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mammoclip.evaluation.checks import FloatArray
-from mammoclip.paper.curves import draw_note, rows_of_test, title_of
-from mammoclip.paper.figures import BLUE, VERMILION, figure_style
+from mammoclip.paper.curves import rows_of_test, title_of
+from mammoclip.paper.figures import BLUE, VERMILION, draw_note, figure_style
 from mammoclip.paper.wording import format_number
 
 NUM_BINS = 30

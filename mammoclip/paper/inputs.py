@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import polars as pl
 from mammoclip.artifacts import (
     ATTRIBUTES,
     BREASTS,
+    CHOICES,
     FINDINGS,
     IMAGES,
     INDEX,
@@ -19,6 +20,7 @@ from mammoclip.artifacts import (
     PREDICTIONS,
     REJECTS,
     REPORTS,
+    RETRIEVAL,
     STEPS,
     Table,
     read_table,
@@ -50,13 +52,19 @@ class DatasetTables:
 
 @dataclass(frozen=True)
 class RunResults:
-    """One pretraining run: its role, ``steps``, ``metrics`` of all data sets, and ``predictions`` by data set."""
+    """One pretraining run: its role and the tables of these names.
+
+    ``predictions`` are by data set, of all evaluations of the run, and of repeated controls the first repeat; a data
+    set that the run was not evaluated on has none. ``metrics`` and ``choices`` are of all data sets.
+    """
 
     name: str
     control: Control
     steps: pl.DataFrame
     metrics: pl.DataFrame
     predictions: Mapping[str, pl.DataFrame]
+    choices: pl.DataFrame
+    retrieval: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,35 @@ class Inputs:
         """The control runs."""
         return [run for run in self.runs if run.control != "none"]
 
+    @property
+    def is_compat(self) -> bool:
+        """Whether any number was computed as released, so that tables have to say which."""
+        return any("compat" in run.metrics["mode"] for run in self.runs)
+
+    def num_classes(self, dataset: str, task: str) -> int | None:
+        """Return the classes that a task has by the scores of any run, or None if none was evaluated on it."""
+        for run in self.runs:
+            scores = run.predictions[dataset].filter(task=task)["scores"]
+            if len(scores):
+                return len(scores[0])
+        return None
+
+    def binary_tasks(self, dataset: str, tasks: Iterable[str]) -> list[str]:
+        """Return those of ``tasks`` that have two classes on a data set."""
+        return [task for task in tasks if self.num_classes(dataset, task) == 2]
+
+
+def principal(frame: pl.DataFrame, *over: str) -> pl.DataFrame:
+    """Return the rows of one evaluation per group of ``over``: the largest fraction, of its seeds the lowest."""
+    largest = frame.filter(pl.col("fraction") == pl.col("fraction").max().over(over))
+    return largest.filter(pl.col("seed") == pl.col("seed").min().over(over))
+
+
+def in_order(frame: pl.DataFrame, **orders: Sequence[str]) -> pl.DataFrame:
+    """Return the rows sorted by columns whose values come in the given orders; others stay as they are."""
+    places = [pl.col(name).replace_strict(list(values), range(len(values))) for name, values in orders.items()]
+    return frame.sort(places, maintain_order=True)
+
 
 def load_inputs(
     results: Path,
@@ -101,7 +138,7 @@ def load_inputs(
         raise ConfigError(
             f"paper.main_run names {paper.main_run!r}, which is not under pretrain.runs: {', '.join(pretrain.runs)}"
         )
-    evaluated = [*evaluate.datasets, *evaluate.showcase]
+    evaluated = [*evaluate.datasets, *evaluate.showcase, *evaluate.retrieval]
     unknown = [name for name in evaluated if name not in datasets]
     if unknown:
         raise ConfigError(f"evaluate names the data set {unknown[0]!r}, which is not among {', '.join(datasets)}")
@@ -152,9 +189,15 @@ def _load_dataset(reader: _Reader, name: str, source: Source | None) -> DatasetT
 
 def _load_run(reader: _Reader, run: str, control: Control, evaluate: EvaluateSection) -> RunResults:
     folder = f"evaluate/{run}"
-    datasets = (*evaluate.datasets, *evaluate.showcase)
-    predictions = {name: reader.read(PREDICTIONS, f"{folder}/{name}/predictions.parquet") for name in datasets}
-    metrics = [reader.read(METRICS, f"{folder}/{name}/metrics.parquet") for name in datasets]
+    cells = [(cell.dataset, cell.name) for cell in evaluate.evaluations([run]) if cell.run == run]
+    shown = [(dataset, f"{task}/zero-shot") for dataset in evaluate.showcase for task in evaluate.tasks]
+    predictions = {name: [PREDICTIONS.empty()] for name in (*evaluate.datasets, *evaluate.showcase)}
+    for dataset, name in dict.fromkeys([*cells, *shown]):
+        table = reader.read(PREDICTIONS, f"{folder}/{dataset}/{name}.parquet")
+        predictions[dataset].append(table.filter(repeat=0))
+    tested = dict.fromkeys(dataset for dataset, _ in cells)
+    metrics = [reader.read(METRICS, f"{folder}/{name}/metrics.parquet") for name in tested]
+    choices = [reader.read(CHOICES, f"{folder}/{name}/choices.parquet") for name in tested]
     for file in ("model.safetensors", "model_card.md"):
         reader.require(f"pretrain/{run}/{file}")
     return RunResults(
@@ -162,5 +205,7 @@ def _load_run(reader: _Reader, run: str, control: Control, evaluate: EvaluateSec
         control=control,
         steps=reader.read(STEPS, f"pretrain/{run}/metrics.parquet"),
         metrics=pl.concat([METRICS.empty(), *metrics]),
-        predictions=predictions,
+        predictions={name: pl.concat(tables) for name, tables in predictions.items()},
+        choices=pl.concat([CHOICES.empty(), *choices]),
+        retrieval=reader.read(RETRIEVAL, f"{folder}/retrieval.parquet") if evaluate.retrieval else RETRIEVAL.empty(),
     )

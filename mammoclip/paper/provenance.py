@@ -31,6 +31,7 @@ PACKAGES = (
     "pylibjpeg",
     "safetensors",
     "scikit-learn",
+    "scipy",
     "snakemake",
     "timm",
     "torch",

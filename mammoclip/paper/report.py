@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from mammoclip.config import EvaluateSection, PretrainSection
 from mammoclip.datasets.base import Source
-from mammoclip.paper.classification import Comparison
+from mammoclip.paper.classification import Headline
 from mammoclip.paper.conservation import Conservation
 from mammoclip.paper.crops import Crop, crop_data_uri
 from mammoclip.paper.data_card import DataCard
@@ -46,15 +46,28 @@ class DatasetCard:
 
 
 @dataclass(frozen=True)
+class NamedFigure:
+    """A picture of the results, a data URI; ``caption`` says in a sentence or two what is seen, also to the blind."""
+
+    title: str
+    caption: str
+    picture: str
+
+
+@dataclass(frozen=True)
 class Report:
     """All that the template shows; pictures are data URIs."""
 
     inputs: Inputs
     evaluate: EvaluateSection
     pretrain: PretrainSection
-    comparisons: Sequence[Comparison]
+    headlines: Sequence[Headline]
     classification: Grid
-    roc: str
+    comparisons: Grid
+    calibration: Grid
+    subgroups: Grid
+    retrieval: Grid
+    figures: Sequence[NamedFigure]
     training: str
     shared_patients: Sequence[SharedPatients]
     showcases: Sequence[Showcase]
@@ -76,7 +89,8 @@ def make_thumbnails(
 
 def render_report(report: Report) -> str:
     """Return the HTML of ``report.html``."""
-    above = [verdict for comparison in report.comparisons for verdict in comparison.above]
+    above = [verdict for headline in report.headlines for verdict in headline.above]
+    occurring = {protocol for run in report.inputs.runs for protocol in run.metrics["protocol"]}
     return load_page("report.html").render(
         **{field.name: getattr(report, field.name) for field in fields(report)},
         title=TITLE,
@@ -84,7 +98,7 @@ def render_report(report: Report) -> str:
         num_above=sum(above),
         num_compared=len(above),
         roles=ROLES,
-        protocols=PROTOCOL_MEANINGS,
+        protocols={name: meaning for name, meaning in PROTOCOL_MEANINGS.items() if name in occurring},
         trained_on=describe_training(report.inputs, report.pretrain),
     )
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from mammoclip.config import TaskSection
 from mammoclip.datasets.base import Source
 from mammoclip.errors import ArtifactError
 from mammoclip.paper.crops import Crop, crop_data_uri, read_crops, sample_images
 from mammoclip.paper.inputs import DatasetTables
-from mammoclip.paper.wording import CLASSES, TASKS, format_number
+from mammoclip.paper.wording import class_names, format_number, task_name
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Showcase:
 
 
 def build_showcase(
-    tables: DatasetTables, predictions: pl.DataFrame, tasks: Sequence[str], num_images: int, seed: int
+    tables: DatasetTables, predictions: pl.DataFrame, tasks: Mapping[str, TaskSection], num_images: int, seed: int
 ) -> Showcase:
     """Return a card per scored image, or per image of a seeded sample when there are more than ``num_images``.
 
@@ -52,13 +53,18 @@ def build_showcase(
                 f"data set {tables.name!r}: image {crop.image_id!r} has no zero-shot score for task {missing[0]!r}; "
                 "rerun the evaluate stage"
             )
-        lines = [(TASKS[task], _score_in_words(task, scores[crop.image_id, task])) for task in tasks]
+        lines = [
+            (task_name(task), _scores_in_words(section.attribute or task, section, scores[crop.image_id, task]))
+            for task, section in tasks.items()
+        ]
         cards.append(Card(crop, crop_data_uri(crop, {}), lines))
     return Showcase(tables.name, tables.source, len(images), cards)
 
 
-def _score_in_words(task: str, scores: Sequence[float]) -> str:
-    if task not in CLASSES:
+def _scores_in_words(attribute: str, section: TaskSection, scores: Sequence[float]) -> str:
+    """Return the score of the positive one of two classes, of more that of each."""
+    if len(scores) == 2:
         return format_number(scores[1], digits=3)
-    pairs = zip(CLASSES[task], scores, strict=True)
+    names = class_names(attribute, section.values or range(len(scores)))
+    pairs = zip(names, scores, strict=True)
     return ", ".join(f"{name}\N{NO-BREAK SPACE}{format_number(score, digits=3)}" for name, score in pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import shutil
@@ -17,22 +18,25 @@ import pytest
 from mammoclip.artifacts import (
     ATTRIBUTES,
     BREASTS,
+    FEATURES,
     FINDINGS,
     IMAGES,
     INDEX,
+    LABELS,
     MANIFEST,
-    METRICS,
     PREDICTIONS,
     REJECTS,
     REPORTS,
+    RETRIEVAL,
     STEPS,
     write_table,
 )
-from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
+from mammoclip.config import EvaluateSection, Evaluation, PaperSection, PretrainSection
 from mammoclip.data.breasts import make_breasts
-from mammoclip.evaluation.evaluate import compute_metrics
+from mammoclip.evaluation.examples import predictions_frame
+from mammoclip.evaluation.retrieve import Breasts, retrieval_table
 from mammoclip.paper.inputs import Inputs, load_inputs
-from mammoclip.paper.wording import PROTOCOLS
+from pipelines import compute_metrics
 
 HEIGHT, WIDTH = 96, 64
 NUM_PATIENTS = 6
@@ -58,7 +62,11 @@ def pretrain() -> PretrainSection:
 
 @pytest.fixture(scope="session")
 def evaluate() -> EvaluateSection:
-    return EvaluateSection(datasets=["cohort"], showcase=["films"], num_resamples=40)
+    protocols, fractions = ["zero-shot", "linear-probe"], [0.5, 1.0]
+    row = {"datasets": ["cohort"], "tasks": [*TASKS], "protocols": protocols, "fractions": fractions}
+    return EvaluateSection.model_validate(
+        {"matrix": [row], "retrieval": ["cohort"], "showcase": ["films"], "num_resamples": 40}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -154,6 +162,7 @@ def _write_dataset(folder: Path, dataset: str, labelled: bool) -> None:
     reports = _reports(images) if labelled else REPORTS.empty()
     write_table(attributes, ATTRIBUTES, tabulated / "attributes.parquet")
     write_table(reports, REPORTS, tabulated / "reports.parquet")
+    write_table(LABELS.empty(), LABELS, tabulated / "labels.parquet")
     breasts = make_breasts(images, images.clear(), attributes, reports, "strict")
     write_table(breasts, BREASTS, tabulated / "breasts.parquet")
     unsettled = pl.DataFrame(
@@ -207,28 +216,75 @@ def _label(task: str, number: int) -> int:
 
 def _write_run(folder: Path, run: str, skill: float, evaluate: EvaluateSection) -> None:
     rng = np.random.default_rng(3)
-    for dataset in ("cohort", "films"):
-        labelled = dataset == "cohort"
-        images = pl.read_parquet(folder / "tabulate" / dataset / "images.parquet").sort("image_id")
-        rows = []
-        for task in TASKS:
-            for protocol in PROTOCOLS if labelled else ("zero-shot",):
-                for number, (image_id, patient_id) in enumerate(images.select("image_id", "patient_id").rows()):
-                    label = _label(task, number)
-                    logits = rng.normal(size=4 if task == "density" else 2)
-                    logits[label] += skill if protocol in ("zero-shot", "probe") else 0.0
-                    scores = np.exp(logits) / np.exp(logits).sum()
-                    truth = label if labelled else None
-                    rows.append((image_id, patient_id, task, protocol, 0, truth, scores.tolist()))
-        predictions = pl.DataFrame(rows, schema=PREDICTIONS.schema, orient="row")
-        metrics = compute_metrics(predictions, run, dataset, evaluate, 0) if labelled else METRICS.empty()
-        out = folder / "evaluate" / run / dataset
-        write_table(predictions, PREDICTIONS, out / "predictions.parquet")
-        write_table(metrics, METRICS, out / "metrics.parquet")
+    out = folder / "evaluate" / run
+    for cell in evaluate.evaluations([run]):
+        write_table(_predict(folder, cell, skill, rng), PREDICTIONS, out / cell.dataset / f"{cell.name}.parquet")
+    for dataset in evaluate.showcase:
+        for task in evaluate.tasks:
+            cell = Evaluation(run, dataset, task, "zero-shot", 0.0, 0)
+            shown = _predict(folder, cell, skill, rng).with_columns(label=pl.lit(None, pl.Int32))
+            write_table(shown, PREDICTIONS, out / dataset / f"{cell.name}.parquet")
+    for dataset in evaluate.datasets:
+        images = pl.read_parquet(folder / "tabulate" / dataset / "images.parquet")
+        vectors = rng.normal(size=(len(images), 4)).tolist()
+        features = images.select(
+            "image_id", model_sha256=pl.lit("0" * 64), pooled=pl.Series(vectors), embedding=pl.Series(vectors)
+        )
+        write_table(features, FEATURES, out / dataset / "features.parquet")
+        write_metrics(folder, run, dataset, evaluate)
+    breasts = Breasts(
+        [f"patient-{number // 2}" for number in range(12)],
+        [(f"text {number % 5}",) * 2 for number in range(12)],
+        _unit_vectors(rng),
+        _unit_vectors(rng),
+    )
+    write_table(retrieval_table({"cohort": breasts}, run, 20, 0.95, 0), RETRIEVAL, out / "retrieval.parquet")
     out = folder / "pretrain" / run
     write_table(STEPS.empty() if run == "untrained" else _steps(skill), STEPS, out / "metrics.parquet")
     (out / "model.safetensors").write_bytes(run.encode())
     (out / "model_card.md").write_text("# card\n", encoding="utf-8")
+
+
+def write_metrics(folder: Path, run: str, dataset: str, evaluate: EvaluateSection) -> None:
+    """Write metrics and choices of a run on a data set from its predictions, as the stage does."""
+    out = folder / "evaluate" / run / dataset
+    cells = [cell for cell in evaluate.evaluations([run]) if (cell.run, cell.dataset) == (run, dataset)]
+    predictions = [out / f"{cell.name}.parquet" for cell in cells]
+    options = {"run": run, "dataset": dataset, "features": out / "features.parquet", "predictions": predictions}
+    compute_metrics.run(argparse.Namespace(config=evaluate, seed=0, results=folder, out=out, **options))
+
+
+def _predict(folder: Path, cell: Evaluation, skill: float, rng: np.random.Generator) -> pl.DataFrame:
+    """Predict the test images; the probe has validation images too, which zero-shot has not, and a control."""
+    images = pl.read_parquet(folder / "tabulate" / cell.dataset / "images.parquet").sort("image_id")
+    ids, patients = images["image_id"].to_list(), images["patient_id"].to_list()
+    labels = np.array([_label(cell.task, number) for number in range(len(ids))])
+    told = {"task": cell.task, "fraction": cell.fraction, "seed": cell.seed}
+
+    def scores(strength: float) -> np.ndarray:
+        logits = rng.normal(size=(len(ids), 4 if cell.task == "density" else 2))
+        logits[np.arange(len(ids)), labels] += strength
+        return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+    tables = [predictions_frame(ids, patients, "test", labels, scores(skill), protocol=cell.protocol, **told)]
+    if cell.protocol == "linear-probe":
+        others = [f"held-out-{number}" for number in range(len(ids))]
+        validation = scores(skill / 2)  # not separated perfectly, so that a temperature fits
+        tables.append(
+            predictions_frame(others, others, "validation", labels, validation, protocol=cell.protocol, **told)
+        )
+        tables += [
+            predictions_frame(
+                ids, patients, "test", labels, scores(0), protocol="linear-probe-shuffled", repeat=repeat, **told
+            )
+            for repeat in range(2)
+        ]
+    return pl.concat(tables)
+
+
+def _unit_vectors(rng: np.random.Generator) -> np.ndarray:
+    vectors = rng.normal(size=(12, 4))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _steps(skill: float) -> pl.DataFrame:

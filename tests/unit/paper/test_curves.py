@@ -11,14 +11,12 @@ from mammoclip.evaluation import metrics
 from mammoclip.evaluation.resampling import Draws
 from mammoclip.paper.curves import (
     GRID,
-    PROTOCOL_STYLES,
     curve_bands,
     draw_curves,
-    draw_note,
     precision_steps,
     select_evaluation,
 )
-from mammoclip.paper.figures import render_figure
+from mammoclip.paper.figures import PROTOCOL_STYLES, draw_note, render_figure
 
 LABELS = [1, 0, 1, 0, 0, 1]
 SCORES = [0.9, 0.8, 0.8, 0.3, 0.2, 0.1]

@@ -1,13 +1,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from mammoclip.artifacts import RETRIEVAL, read_table
 from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
 from mammoclip.datasets.cbis_ddsm import CbisDdsm
 from mammoclip.datasets.phantom_adapter import Phantom
 from mammoclip.errors import ArtifactError, ConfigError
-from mammoclip.paper.inputs import Inputs, load_inputs
+from mammoclip.paper.inputs import Inputs, in_order, load_inputs, principal
 
 
 def test_the_main_run_comes_first_and_controls_are_told_from_it(inputs: Inputs) -> None:
@@ -27,8 +29,11 @@ def test_the_main_run_comes_first_and_controls_are_told_from_it(inputs: Inputs) 
         "tabulate/films.rejects.parquet",
         "pretrain/untrained/metrics.parquet",
         "pretrain/main-run/model.safetensors",
-        "evaluate/shuffled_reports/films/predictions.parquet",
+        "evaluate/shuffled_reports/films/mass/zero-shot.parquet",
+        "evaluate/untrained/cohort/density/linear-probe-0.5-0.parquet",
         "evaluate/main-run/cohort/metrics.parquet",
+        "evaluate/main-run/cohort/choices.parquet",
+        "evaluate/untrained/retrieval.parquet",
     ],
 )
 def test_a_missing_artifact_is_named(load: Callable[[], Inputs], results: Path, path: str) -> None:
@@ -40,6 +45,8 @@ def test_a_missing_artifact_is_named(load: Callable[[], Inputs], results: Path, 
 def test_every_file_read_is_listed_relative_to_the_results(inputs: Inputs, results: Path) -> None:
     assert all((results / name).is_file() for name in inputs.files)
     assert "evaluate/main-run/cohort/metrics.parquet" in inputs.files
+    assert "evaluate/untrained/cohort/mass/linear-probe-1-0.parquet" in inputs.files
+    assert "evaluate/main-run/films/density/zero-shot.parquet" in inputs.files
     assert list(inputs.files) == sorted(set(inputs.files))
 
 
@@ -59,3 +66,72 @@ def test_an_evaluated_data_set_must_be_given(
 ) -> None:
     with pytest.raises(ConfigError, match="'films'"):
         load_inputs(results, ["cohort"], {}, paper=paper, pretrain=pretrain, evaluate=evaluate)
+
+
+def test_a_retrieval_data_set_must_be_given(
+    results: Path, paper: PaperSection, pretrain: PretrainSection, evaluate: EvaluateSection
+) -> None:
+    retrieving = evaluate.model_copy(update={"retrieval": ["elsewhere"]})
+    with pytest.raises(ConfigError, match="'elsewhere'"):
+        load_inputs(results, ["cohort", "films"], {}, paper=paper, pretrain=pretrain, evaluate=retrieving)
+
+
+def test_predictions_are_those_of_every_cell_of_the_matrix_by_data_set(inputs: Inputs) -> None:
+    columns = ["task", "protocol", "fraction"]
+    cohort = inputs.main.predictions["cohort"].select(columns).unique().sort(columns).rows()
+    assert cohort == sorted(
+        (task, *evaluation)
+        for task in ("mass", "suspicious_calcification", "density")
+        for evaluation in [("zero-shot", 0.0)]
+        + [(protocol, share) for protocol in ("linear-probe", "linear-probe-shuffled") for share in (0.5, 1.0)]
+    )
+    films = inputs.main.predictions["films"]
+    assert films.select("protocol").unique().rows() == [("zero-shot",)]
+    assert films["label"].null_count() == len(films) == 3 * 23
+
+
+def test_of_a_repeated_control_the_first_repeat_is_kept(inputs: Inputs) -> None:
+    shuffled = inputs.main.predictions["cohort"].filter(task="mass", protocol="linear-probe-shuffled", fraction=1.0)
+    assert (len(shuffled), shuffled["repeat"].unique().to_list()) == (23, [0])
+
+
+def test_choices_and_retrieval_are_those_of_the_run(inputs: Inputs, results: Path) -> None:
+    assert inputs.runs[1].choices["run"].unique().to_list() == ["untrained"]
+    assert inputs.runs[1].retrieval.equals(read_table(RETRIEVAL, results / "evaluate/untrained/retrieval.parquet"))
+
+
+def test_without_retrieval_no_such_file_is_read(
+    results: Path, paper: PaperSection, pretrain: PretrainSection, evaluate: EvaluateSection
+) -> None:
+    (results / "evaluate/untrained/retrieval.parquet").unlink()
+    without = evaluate.model_copy(update={"retrieval": []})
+    loaded = load_inputs(results, ["cohort", "films"], {}, paper=paper, pretrain=pretrain, evaluate=without)
+    assert all(run.retrieval.is_empty() for run in loaded.runs)
+
+
+def test_a_run_that_the_matrix_leaves_out_needs_no_file(
+    results: Path, paper: PaperSection, pretrain: PretrainSection, evaluate: EvaluateSection
+) -> None:
+    (results / "evaluate/untrained/cohort/metrics.parquet").unlink()
+    rows = [row.model_copy(update={"runs": ["main-run"]}) for row in evaluate.matrix]
+    restricted = evaluate.model_copy(update={"matrix": rows})
+    loaded = load_inputs(results, ["cohort", "films"], {}, paper=paper, pretrain=pretrain, evaluate=restricted)
+    assert len(loaded.main.metrics)
+    assert loaded.runs[1].metrics.is_empty()
+    assert loaded.runs[1].predictions["cohort"].is_empty()
+    assert len(loaded.runs[1].predictions["films"])
+
+
+def test_a_task_has_as_many_classes_as_scores(inputs: Inputs) -> None:
+    assert [inputs.num_classes("cohort", task) for task in ("mass", "density", "other")] == [2, 4, None]
+    assert inputs.binary_tasks("cohort", ["density", "mass", "other"]) == ["mass"]
+
+
+def test_the_principal_evaluation_is_of_the_largest_fraction_and_of_its_seeds_the_lowest() -> None:
+    frame = pl.DataFrame({"task": ["a"] * 4 + ["b"], "fraction": [0.1, 1.0, 1.0, 1.0, 0.5], "seed": [0, 2, 1, 1, 7]})
+    assert principal(frame, "task").rows() == [("a", 1.0, 1), ("a", 1.0, 1), ("b", 0.5, 7)]
+
+
+def test_rows_come_in_the_orders_given_and_else_stay() -> None:
+    frame = pl.DataFrame({"task": ["x", "y", "x"], "n": [1, 2, 3]})
+    assert in_order(frame, task=["y", "x"])["n"].to_list() == [2, 1, 3]

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from mammoclip.config import EvaluateSection
+from mammoclip.config import EvaluateSection, TaskSection
 from mammoclip.errors import ArtifactError
 from mammoclip.paper.inputs import Inputs
 from mammoclip.paper.showcase import build_showcase
@@ -42,3 +42,17 @@ def test_an_image_without_a_score_is_an_error(inputs: Inputs, evaluate: Evaluate
     predictions = inputs.main.predictions["films"].filter(pl.col("task") != "density")
     with pytest.raises(ArtifactError, match="has no zero-shot score for task 'density'"):
         build_showcase(inputs.datasets["films"], predictions, evaluate.tasks, 1, seed=1)
+
+
+def test_any_task_is_shown_by_its_name_and_its_classes_by_their_values(inputs: Inputs) -> None:
+    predictions = inputs.main.predictions["films"]
+    renamed = pl.concat(
+        predictions.filter(task=old).with_columns(task=pl.lit(new))
+        for old, new in (("mass", "skin_thickening"), ("density", "birads"))
+    )
+    tasks = {"skin_thickening": TaskSection(), "birads": TaskSection(values=[1, 2, 4, 5])}
+    (thickening, _), (birads, scores) = (
+        build_showcase(inputs.datasets["films"], renamed, tasks, 1, seed=1).cards[0].scores
+    )
+    assert (thickening, birads) == ("Skin thickening", "BI-RADS")
+    assert [part.split("\u00a0")[0] for part in scores.split(", ")] == ["1", "2", "4", "5"]

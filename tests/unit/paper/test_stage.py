@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,16 +14,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mammoclip.artifacts import BREASTS, read_table, write_table
+from mammoclip.artifacts import BREASTS, METRICS, read_table, write_table
 from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
 from mammoclip.errors import ArtifactError
 from pipelines.paper import run
 from tests.unit.paper.html_page import Page
 
+TABLES = ("classification", "comparisons", "calibration", "subgroups", "retrieval")
 OUTPUTS = {
-    "classification.csv",
-    "classification.md",
-    "classification.tex",
+    *(f"{name}.{kind}" for name in TABLES for kind in ("csv", "md", "tex")),
     "roc.pdf",
     "roc.png",
     "training.pdf",
@@ -77,12 +77,22 @@ def page(done: argparse.Namespace) -> Page:
 
 
 def test_every_output_is_written_and_nothing_else(done: argparse.Namespace) -> None:
-    assert {path.name for path in done.out.iterdir()} == OUTPUTS
+    assert {path.name for path in done.out.iterdir()} == OUTPUTS | {"figures"}
+
+
+def test_the_main_run_has_pictures_of_every_task_as_raster_and_vector(done: argparse.Namespace) -> None:
+    names = {path.name for path in (done.out / "figures").iterdir()}
+    for task in ("mass", "suspicious_calcification"):
+        for kind in ("curves", "histograms", "efficiency", "gallery"):
+            assert {f"{kind}.cohort.{task}.png", f"{kind}.cohort.{task}.pdf"} <= names
+    assert {"efficiency.cohort.density.png", "reliability.cohort.density.zero-shot.png"} <= names
+    assert "curves.cohort.density.png" not in names  # four classes have no ROC curve
 
 
 def test_the_same_input_elsewhere_gives_the_same_bytes(done: argparse.Namespace, arguments: argparse.Namespace) -> None:
     run(arguments)
-    for name in OUTPUTS:
+    pictures = [f"figures/{path.name}" for path in (done.out / "figures").iterdir()]
+    for name in (*OUTPUTS, *pictures):
         assert (done.out / name).read_bytes() == (arguments.out / name).read_bytes(), name
 
 
@@ -122,7 +132,11 @@ def test_headings_are_in_order(page: Page) -> None:
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert [text for tag, _, text in headings if tag == "h2"] == [
         "Does it learn?",
-        "ROC curves",
+        "Against the other runs",
+        "Calibration",
+        "Subgroups",
+        "Retrieval",
+        "Pictures",
         "Training",
         "Real mammograms",
         "Data",
@@ -131,9 +145,9 @@ def test_headings_are_in_order(page: Page) -> None:
     ]
 
 
-def test_every_picture_has_an_alternative_text(page: Page) -> None:
+def test_every_picture_has_an_alternative_text(page: Page, done: argparse.Namespace) -> None:
     pictures = page.find("img")
-    assert len(pictures) == 2 + 1 + 2 * 5 + 5
+    assert len(pictures) == 2 + 1 + 2 * 5 + 5 + len(list((done.out / "figures").glob("*.png")))
     assert all(attributes.get("alt") for _, attributes, _ in pictures)
 
 
@@ -157,10 +171,88 @@ def test_the_warning_stands_before_the_first_section(page: Page) -> None:
     assert warning < text.index("Does it learn?")
 
 
-def test_the_cells_of_the_table_are_those_of_the_markdown(page: Page, done: argparse.Namespace) -> None:
-    markdown = (done.out / "classification.md").read_text(encoding="utf-8")
-    for line in markdown.splitlines()[2:]:
-        assert page.has_row(*[cell.strip() for cell in line.strip("|").split("|")][4:])
+@pytest.mark.parametrize(
+    ("name", "num_group"),
+    [("classification", 3), ("comparisons", 2), ("calibration", 2), ("subgroups", 3), ("retrieval", 2)],
+)
+def test_the_cells_of_every_table_are_those_of_the_markdown(
+    page: Page, done: argparse.Namespace, name: str, num_group: int
+) -> None:
+    lines = (done.out / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) > 2
+    for line in lines[2:]:
+        assert page.has_row(*[cell.strip() for cell in line.strip("|").split("|")][num_group:])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_has_a_csv_that_shows_nothing_as_empty(done: argparse.Namespace, name: str) -> None:
+    table = pl.read_csv(done.out / f"{name}.csv", infer_schema=False)
+    assert len(table)
+    assert not [column for column in table.columns if table[column].null_count() or "" in table[column]]
+    assert {"run", "dataset"} <= set(table.columns)
+
+
+def test_every_section_of_results_says_how_it_is_read(page: Page) -> None:
+    text = page.text()
+    for sentence in (
+        "by zero-shot an untrained control lies near an AUROC of 0.50, in an interval that covers it",
+        "Of several seeds, the mean, with the lowest lower and the highest upper bound",
+        "above 0, main-run ranks better",
+        "Test images chose neither",
+        "A group with too few images of a class has no number",
+        "An untrained control lies near chance",
+    ):
+        assert sentence in text
+
+
+def test_only_protocols_that_occur_are_explained(page: Page) -> None:
+    terms = [text for _, _, text in page.find("dt")]
+    assert {"zero-shot", "zero-shot-random", "linear-probe", "linear-probe-shuffled", "majority"} <= set(terms)
+    assert "fine-tune" not in terms
+
+
+def test_numbers_of_mode_compat_are_labelled_everywhere(arguments: argparse.Namespace, page: Page) -> None:
+    assert "compat" not in page.text()
+    evaluate = arguments.evaluate_config.model_copy(update={"mode": "compat"})
+    for run_name in arguments.pretrain_config.runs:
+        path = arguments.results / "evaluate" / run_name / "cohort" / "metrics.parquet"
+        write_table(read_table(METRICS, path).with_columns(mode=pl.lit("compat")), METRICS, path)
+    run(argparse.Namespace(**{**vars(arguments), "evaluate_config": evaluate}))
+    compat = Page((arguments.out / "report.html").read_text(encoding="utf-8"))
+    assert "Mode compat: evaluated as the released code does it" in compat.text()
+    assert "(zero-shot, compat)" in compat.text()
+    assert "without temperature, so they lie near one over the number of prompts" in compat.text()
+    for name in ("classification", "comparisons", "calibration", "subgroups"):
+        header, _, *rows = (arguments.out / f"{name}.md").read_text(encoding="utf-8").splitlines()
+        place = [cell.strip() for cell in header.split("|")].index("Mode")
+        assert {row.split("|")[place].strip() for row in rows} == {"compat"}
+        assert "compat" in (arguments.out / f"{name}.tex").read_text(encoding="utf-8")
+        assert "compat" in (arguments.out / f"{name}.csv").read_text(encoding="utf-8")
+
+
+def test_without_any_evaluation_the_report_says_so_in_every_section(arguments: argparse.Namespace) -> None:
+    nothing = {"matrix": [], "retrieval": [], "showcase": []}
+    arguments.evaluate_config = arguments.evaluate_config.model_copy(update=nothing)
+    run(arguments)
+    text = Page((arguments.out / "report.html").read_text(encoding="utf-8")).text()
+    for sentence in (
+        "No evaluation is configured.",
+        "There is no other run to compare with, or no task of two classes.",
+        "No test image is known to be of a subgroup",
+        "No data set is configured for retrieval.",
+    ):
+        assert sentence in text
+    assert {path.name for path in arguments.out.iterdir()} == OUTPUTS
+
+
+def test_a_run_that_the_matrix_leaves_out_is_not_available_in_the_report(arguments: argparse.Namespace) -> None:
+    rows = [row.model_copy(update={"runs": ["main-run", "untrained"]}) for row in arguments.evaluate_config.matrix]
+    shutil.rmtree(arguments.results / "evaluate" / "shuffled_reports" / "cohort")
+    arguments.evaluate_config = arguments.evaluate_config.model_copy(update={"matrix": rows})
+    run(arguments)
+    page = Page((arguments.out / "report.html").read_text(encoding="utf-8"))
+    assert page.has_row("shuffled_reports", "n/a")
+    assert "n/a: shuffled_reports has no such evaluation" in page.text()
 
 
 def test_names_from_the_data_are_escaped(page: Page, done: argparse.Namespace) -> None:
