@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	@echo "The report: results/demo/paper/report.html"
 
 test: lint
-	pytest --cov --cov-report=term:skip-covered
+	pytest --numprocesses auto --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/installed-dev
 	ruff check .
