@@ -1,0 +1,1 @@
+"""Where a finding is: RetinaNet detection, Mammo-FActOR, boxes of heat maps, and their metrics."""
