@@ -30,7 +30,7 @@ rule extract_features:
         "evaluate: features of {wildcards.dataset} by {wildcards.run}"
     shell:
         "{params.launcher} pipelines.extract_features --model {params.model:q} --images {input.images:q}"
-        " --shards {params.shards:q} {params.options} --work {params.work} --threads {threads}"
+        " --shards {params.shards:q} {params.options} --work {params.work:q} --threads {threads}"
         " --out {output:q} --log {log:q}"
 
 
@@ -159,7 +159,7 @@ rule fine_tune:
         " --images {input.images:q} --attributes {input.attributes:q} --labels {input.labels:q} --shards {params.shards:q}"
         " --task {wildcards.task}"
         " --protocol {wildcards.protocol} --fraction {wildcards.fraction} --seed {wildcards.seed} --threads {threads}"
-        " --work {params.work} --out {output:q} --log {log:q}"
+        " --work {params.work:q} --out {output:q} --log {log:q}"
 
 
 rule compute_metrics:
