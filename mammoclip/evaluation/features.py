@@ -40,7 +40,7 @@ Floats = npt.NDArray[np.float32]
 CHUNK_SIZE = 512
 """Images of a chunk: what is computed again at most, per process, after a kill."""
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -183,7 +183,7 @@ def extract_features(
     ]
     done: list[tuple[Floats, Floats]] = []
     ahead = 2 + threads // batch_size  # so that no thread is idle while a batch waits for its turn
-    reading = _read_ahead([ids for _, ids in batches], read_image, store.recipe.image_size_px, threads, ahead)
+    reading = read_ahead([ids for _, ids in batches], read_image, store.recipe.image_size_px, threads, ahead)
     with closing(reading):
         progress = report_progress(reading, len(batches), f"{what}: batches")
         for images, (number, ids) in zip(progress, batches, strict=True):
@@ -207,7 +207,7 @@ def _features(model: LoadedModel, images: npt.NDArray[np.integer], recipe: Featu
     pixels = normalise(torch.from_numpy(images).to(device))
 
     def pool(batch: Tensor) -> Tensor:
-        with torch.autocast(device.type, _DTYPES[recipe.precision], enabled=recipe.precision != "fp32"):
+        with torch.autocast(device.type, DTYPES[recipe.precision], enabled=recipe.precision != "fp32"):
             return model.model.image_features(batch).float()
 
     pooled = pool(pixels)
@@ -216,7 +216,7 @@ def _features(model: LoadedModel, images: npt.NDArray[np.integer], recipe: Featu
     return pooled.cpu().numpy(), model.model.project_image(pooled).cpu().numpy()
 
 
-def _read_ahead(
+def read_ahead(
     batches: Sequence[Sequence[str]], read_image: ReadImage, size_px: tuple[int, int], threads: int, ahead: int
 ) -> Generator[npt.NDArray[np.integer], None, None]:
     """Yield the images of each batch, (B, H, W), while threads read the ``ahead`` batches that follow."""

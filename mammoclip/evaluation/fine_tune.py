@@ -162,7 +162,7 @@ class _Tuner:
         losses = []
         each = size // job.world_size
         own = positions[:, job.rank * each : (job.rank + 1) * each]
-        steps = zip(own, _prefetch(read, own, job.threads), strict=True)
+        steps = zip(own, prefetch(read, own, job.threads), strict=True)
         for step, (part, images) in enumerate(
             report_progress(steps, len(own), f"fine-tune: epoch {epoch + 1}, batches")
         ):
@@ -196,7 +196,7 @@ class _Tuner:
         each = -(-len(ids) // self.job.world_size)  # the last process may have fewer
         own = ids[self.job.rank * each : (self.job.rank + 1) * each]
         starts = range(0, len(own), size)
-        images = _prefetch(self._read, [own[start : start + size] for start in starts], self.job.threads)
+        images = prefetch(self._read, [own[start : start + size] for start in starts], self.job.threads)
         logits = torch.zeros(each, self.classifier.head.out_features, device=self.device)
         self.classifier.eval()
         for start, batch in zip(starts, images, strict=True):
@@ -273,7 +273,7 @@ def _check_parts(job: FineTuneJob) -> None:
         )
 
 
-def _prefetch(read: Callable[[Any], Image], batches: Iterable[Iterable[Any]], threads: int) -> Iterator[Tensor]:
+def prefetch(read: Callable[[Any], Image], batches: Iterable[Iterable[Any]], threads: int) -> Iterator[Tensor]:
     """Yield the images of each batch, uint8 (int32 of 16-bit ones), B x H x W, read by threads two batches ahead."""
     following = iter(batches)
     pool = ThreadPoolExecutor(max(1, threads))

@@ -171,7 +171,7 @@ def restore_progress(work: Path, model: nn.Module, optimizer: torch.optim.Optimi
     optimizer.load_state_dict(checkpoint["optimizer"])
     state = checkpoint["state"]
     progress = Progress([Epoch(**epoch) for epoch in state["epochs"]], state["best"])
-    log.info("fine-tune: resuming after epoch %d", len(progress.epochs))
+    log.info("resuming after epoch %d", len(progress.epochs))
     return progress
 
 

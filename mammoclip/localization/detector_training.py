@@ -1,0 +1,299 @@
+"""Training of a detector on the image encoder, frozen or trained with it, with augmentation that moves boxes too.
+
+Strict chooses the epoch on the validation images and stops early; images without a box are negatives. Compat follows
+the released protocol: only images with a box, all epochs, the best on the *test* images. Shapes: B images in a batch, N
+boxes of one. Boxes are ``x_min, y_min, x_max, y_max`` in pixels of the image as read, measured at the edges of pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mammoclip.config import Augmentation, Mode
+from mammoclip.data.augmentation import AugmentationStrength, draw_warp
+from mammoclip.data.progress import report_progress
+from mammoclip.data.warp import Image, WarpParameters, apply_warp, warp_boxes
+from mammoclip.errors import ArtifactError, ConfigError, Interrupted, ModelError
+from mammoclip.evaluation.fine_tune import prefetch as prefetch_images
+from mammoclip.evaluation.fine_tune_state import Epoch, Progress, restore_progress, save_progress
+from mammoclip.models import TimmEncoder, normalise
+from mammoclip.training.distributed import gather_with_gradient, largest_over_processes, mean_over_processes
+from mammoclip.training.interruption import StopRequest, stop_requests
+
+log = logging.getLogger(__name__)
+
+Boxes = npt.NDArray[np.float64]
+Classes = npt.NDArray[np.int64]
+
+_ORDER, _AUGMENTATION, _DROPOUT = 1, 2, 3  # streams of random numbers of one seed
+_SMALLEST_BOX_PX = 1.0  # of a side; less can be left of a box that augmentation moves out of the image
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """How a detector is trained; by default as released, but for the early stop."""
+
+    augmentation: Augmentation
+    num_epochs: int = 120
+    patience: int = 20  # epochs without a better score that end it; compat trains all epochs
+    batch_size: int = 7  # images per step, over all processes
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.0  # of AdamW; 0: Adam
+    gradient_clip: float = 0.1  # largest norm of the gradient
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDetections:
+    """What was found in one image, by falling score: boxes (N x 4), scores (N) in [0, 1], classes (N) from 0."""
+
+    boxes: Boxes
+    scores: npt.NDArray[np.float64]
+    labels: Classes
+
+
+@dataclass(frozen=True)
+class BoxedImages:
+    """Images of one split: ids, and of each its true boxes (N x 4) and their classes (N) from 0; N may be 0."""
+
+    image_ids: Sequence[str]
+    boxes: Sequence[Boxes]
+    labels: Sequence[Classes]
+
+    @property
+    def with_boxes(self) -> BoxedImages:
+        """Those with a box."""
+        kept = [row for row, boxes in enumerate(self.boxes) if len(boxes)]
+        ids, boxes, labels = self.image_ids, self.boxes, self.labels
+        return BoxedImages([ids[row] for row in kept], [boxes[row] for row in kept], [labels[row] for row in kept])
+
+
+@dataclass(frozen=True)
+class DetectionJob:
+    """Everything that training needs beside the detector; ``read_image`` gives uint8 or uint16 of ``size_px``.
+
+    ``score`` rates the detections of ``choosing``, such as their average precision; None: minus the loss is the score.
+    """
+
+    options: DetectionOptions
+    train: BoxedImages
+    validation: BoxedImages
+    test: BoxedImages
+    size_px: tuple[int, int]  # height, width
+    read_image: Callable[[str], Image]
+    mode: Mode
+    seed: int
+    work: Path  # survives an interruption: checkpoints of this job alone
+    score: Callable[[Sequence[ImageDetections]], float] | None = None
+    threads: int = 1  # that read and augment images
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def choosing(self) -> BoxedImages:
+        """The images on which the epoch is chosen. [quirk] Compat: those that are tested."""
+        return self.test if self.mode == "compat" else self.validation
+
+
+@dataclass(frozen=True)
+class Detected:
+    """Detections by the best epoch, image by image (compat: with boxes alone), that epoch (from 0), and all epochs."""
+
+    validation: list[ImageDetections]
+    test: list[ImageDetections]
+    selected: int
+    epochs: list[Epoch]
+
+
+def train_detector(detector: Any, job: DetectionJob) -> Detected:
+    """Train what ``build_detector`` gives, on the device where it lies; it is left with the weights of the best epoch.
+
+    An interrupted job goes on after the last epoch in ``job.work``, to the same result. Every process of a job calls
+    this with its own rank; each has a part of every batch, and all return the same.
+
+    Raises:
+        ArtifactError: a part has no image with a box, or an image has another size.
+        ConfigError: the batch cannot be divided or filled, or an image has more boxes than may be detected.
+        Interrupted: the job was asked to stop (SIGTERM, SIGUSR1); the same call goes on.
+        ModelError: the loss is not finite.
+    """
+    if job.mode == "compat":  # [quirk] detection is trained and tested on images that contain the finding
+        job = replace(job, train=job.train.with_boxes, validation=job.validation.with_boxes, test=job.test.with_boxes)
+    _check_parts(detector, job)
+    options, device = job.options, next(detector.parameters()).device
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in detector.parameters() if parameter.requires_grad],
+        options.learning_rate,
+        weight_decay=options.weight_decay,
+        fused=device.type == "cuda",
+    )
+    progress = restore_progress(job.work, detector, optimizer, job.rank)
+    # Of some encoders of timm the last norm or pooling is in no map, and gets no gradient.
+    unused = isinstance(detector.backbone.encoder, TimmEncoder)
+    wrapped = DistributedDataParallel(detector, find_unused_parameters=unused) if job.world_size > 1 else detector
+    trainer = _Trainer(job, detector, wrapped, optimizer, device)
+    with stop_requests() as stop:
+        while not _is_over(job, progress):
+            loss = trainer.train(len(progress.epochs), stop)
+            score = float(job.score(trainer.predict(job.choosing)) if job.score else -trainer.loss(job.choosing))
+            progress.add(Epoch(loss, score), detector)
+            log.info("detection: epoch %d, training loss %.3f, score %.3f", len(progress.epochs), loss, score)
+            if job.rank == 0:
+                save_progress(job.work, detector, optimizer, progress)
+    detector.load_state_dict(progress.best)
+    return Detected(trainer.predict(job.validation), trainer.predict(job.test), progress.selected, progress.epochs)
+
+
+@torch.no_grad()
+def predict(detector: Any, images: Tensor) -> list[ImageDetections]:
+    """Return what ``detector`` finds in normalised images (B, 1, H, W); it is left in evaluation mode."""
+    detector.eval()
+    found = ((each["boxes"].double(), each["scores"].double(), each["labels"]) for each in detector(images))
+    return [ImageDetections(*(values.cpu().numpy() for values in tensors)) for tensors in found]
+
+
+def draw_boxed_warp(rng: np.random.Generator, options: Augmentation, size_px: tuple[int, int]) -> WarpParameters:
+    """Draw what is done to an image and its boxes: ``draw_warp`` and, with the same probability, a horizontal flip."""
+    strength = AugmentationStrength(**options.model_dump(exclude={"horizontal_flip"}))
+    mirrored = bool(rng.random() < options.probability) and options.horizontal_flip
+    return replace(draw_warp(rng, strength, size_px), flip_horizontal=mirrored)
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    """Trains epochs and predicts, as one process of the job; ``wrapped`` is ``detector``, for several processes."""
+
+    job: DetectionJob
+    detector: Any
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+
+    def train(self, epoch: int, stop: StopRequest) -> float:
+        """Make the steps of an epoch, over the whole batches in it, and return their mean loss."""
+        job, size, part = self.job, self.job.options.batch_size, self.job.train
+        order = np.random.default_rng([job.seed, _ORDER, epoch]).permutation(len(part.image_ids))
+        positions = np.arange(len(order) // size * size).reshape(-1, size)
+
+        def warp(position: int) -> WarpParameters:
+            rng = np.random.default_rng([job.seed, _AUGMENTATION, epoch, position])
+            return draw_boxed_warp(rng, job.options.augmentation, job.size_px)
+
+        def read(position: int) -> Image:
+            return apply_warp(self._read(part.image_ids[order[position]]), warp(position))
+
+        self.wrapped.train()
+        losses = []
+        own = np.split(positions, job.world_size, axis=1)[job.rank]
+        batches = zip(own, prefetch_images(read, own, job.threads), strict=True)
+        steps = report_progress(batches, len(own), f"detection: epoch {epoch + 1}, batches")
+        for step, (batch, images) in enumerate(steps):
+            seed = np.random.SeedSequence([job.seed, _DROPOUT, epoch, step, job.rank]).generate_state(1)
+            torch.manual_seed(int(seed[0]))  # dropout depends on nothing else
+            targets = [self._target(part, order[position], warp(position)) for position in batch]
+            loss = sum(self.wrapped(normalise(images.to(self.device)), targets).values())
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.detector.parameters(), job.options.gradient_clip)
+            self.optimizer.step()
+            losses.append(loss.detach())
+            if largest_over_processes(int(stop.received)):
+                raise Interrupted(f"detection was asked to stop in epoch {epoch + 1}; run it again to go on")
+        if job.world_size > 1:
+            for buffer in self.detector.buffers():  # statistics of batch norms are those of process 0, as in a step
+                torch.distributed.broadcast(buffer, 0)
+        mean = float(mean_over_processes(torch.stack(losses).double().mean()))
+        if not np.isfinite(mean):
+            raise ModelError(f"the loss of detection is not finite in epoch {epoch + 1}; lower its learning_rate")
+        return mean
+
+    @torch.no_grad()
+    def loss(self, part: BoxedImages) -> float:
+        """Return the mean loss over the images of a part, with batch norms and dropout as in evaluation."""
+        self.detector.eval()
+        self.detector.training = True  # torchvision's switch between losses and detections, of the outer module alone
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for rows, images in self._batches(part):
+            targets = [self._target(part, row, WarpParameters()) for row in rows]
+            total += len(rows) * sum(self.detector(images, targets).values())
+        return float(mean_over_processes(total)) * self.job.world_size / len(part.image_ids)
+
+    def predict(self, part: BoxedImages) -> list[ImageDetections]:
+        """Return the detections in every image of a part; the processes share the work."""
+        each = -(-len(part.image_ids) // self.job.world_size)
+        packed = torch.full((each, self.detector.detections_per_img, 6), -1.0, dtype=torch.float64)
+        for rows, images in self._batches(part):
+            for row, found in zip(rows, predict(self.detector, images), strict=True):
+                table = np.column_stack([found.boxes, found.scores, found.labels])
+                packed[row - self.job.rank * each, : len(table)] = torch.from_numpy(table)
+        tables = gather_with_gradient(packed.to(self.device))[: len(part.image_ids)].cpu().numpy()
+        kept = (table[table[:, 4] >= 0] for table in tables)
+        return [ImageDetections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64)) for table in kept]
+
+    def _batches(self, part: BoxedImages) -> Iterator[tuple[range, Tensor]]:
+        """Yield the rows of this process, batch by batch, and their normalised images."""
+        size = self.job.options.batch_size
+        each = -(-len(part.image_ids) // self.job.world_size)  # the last process may have fewer
+        own = range(len(part.image_ids))[self.job.rank * each : (self.job.rank + 1) * each]
+        rows = [own[start : start + size] for start in range(0, len(own), size)]
+        images = prefetch_images(lambda row: self._read(part.image_ids[row]), rows, self.job.threads)
+        for batch, read in zip(rows, images, strict=True):
+            yield batch, normalise(read.to(self.device))
+
+    def _read(self, image_id: str) -> Image:
+        image, (height, width) = self.job.read_image(image_id), self.job.size_px
+        if image.shape != (height, width):
+            raise ArtifactError(
+                f"image {image_id!r} is {image.shape[0]} x {image.shape[1]} pixels (height x width), the detector "
+                f"takes {height} x {width}; read it at that size"
+            )
+        return image
+
+    def _target(self, part: BoxedImages, row: int, warp: WarpParameters) -> dict[str, Tensor]:
+        """Return the boxes of an image, as far as the warp leaves them in it, and their classes."""
+        boxes, _ = warp_boxes(part.boxes[row], warp, self.job.size_px)
+        kept = (boxes[:, 2:] - boxes[:, :2] >= _SMALLEST_BOX_PX).all(axis=1)
+        return {
+            "boxes": torch.from_numpy(boxes[kept]).float().to(self.device),
+            "labels": torch.from_numpy(part.labels[row][kept]).to(self.device),
+        }
+
+
+def _is_over(job: DetectionJob, progress: Progress) -> bool:
+    """Return whether all epochs are done, or in strict mode ``patience`` of them without a better score."""
+    done = len(progress.epochs)
+    since_best = done - 1 - progress.selected if done else 0
+    return done == job.options.num_epochs or (job.mode == "strict" and since_best >= job.options.patience)
+
+
+def _check_parts(detector: Any, job: DetectionJob) -> None:
+    size, most = job.options.batch_size, detector.detections_per_img
+    parts = {"training": job.train, "test": job.test}
+    if job.mode == "strict":
+        parts["validation"] = job.validation
+    for name, part in parts.items():
+        if not any(len(boxes) for boxes in part.boxes):
+            raise ArtifactError(
+                f"detection needs {name} images with boxes, and there are none; check the splits of the data set, "
+                "raise the fraction, or take other findings"
+            )
+        for image_id, boxes in zip(part.image_ids, part.boxes, strict=True):
+            if len(boxes) > most:
+                raise ConfigError(f"image {image_id!r} has {len(boxes)} boxes; raise max_detections, which is {most}")
+    classes = range(detector.head.classification_head.num_classes)
+    if absent := sorted({*classes}.difference(*map(np.ndarray.tolist, job.train.labels))):
+        log.warning("detection: no training image has a box of finding %s", ", ".join(map(str, absent)))
+    if size % job.world_size or size > len(job.train.image_ids):
+        raise ConfigError(
+            f"batch_size={size} has to be a multiple of the {job.world_size} processes and no more than "
+            f"the {len(job.train.image_ids)} training images; change it, or raise the fraction"
+        )
