@@ -30,9 +30,7 @@ TRAINED = settings.pretrain.all_datasets
 CELLS = settings.evaluate.evaluations(list(settings.pretrain.runs))
 DATASETS = sorted({*TRAINED, *EVALUATED})
 # SIGUSR1 is how SLURM announces the time limit; by itself torchrun would die of it and take the run along.
-TORCHRUN = (
-    "env TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 torchrun"
-)
+TORCHRUN = "torchrun --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 SHARDS = [f"{number:05d}" for number in range(settings.shard.num_shards)]
 
 

@@ -173,9 +173,9 @@ def test_a_run_of_two_nodes_is_started_by_srun_with_a_task_a_node(
     assert plan.returncode == 0, plan.stderr
     told = plan.stdout + plan.stderr
     two, initial = (next(job for job in told.split("\n\n") if f"wildcards: run={run}\n" in job) for run in runs)
-    agents = f"torchrun --nnodes 2 --nproc-per-node {processes} --rdzv-backend c10d"
-    assert f"srun --nodes 2 --ntasks-per-node 1 --cpus-per-task {processes} env " in two
-    assert f"SIGUSR1 {agents}" in two
+    torchrun = "torchrun --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+    agents = f"{torchrun} --nnodes 2 --nproc-per-node {processes} --rdzv-backend c10d"
+    assert f"srun --nodes 2 --ntasks-per-node 1 --cpus-per-task {processes} {agents}" in two
     assert " -m -- pipelines.pretrain --config " in two
     wanted = {"nodes=2", "tasks=2", "mpi=srun", *resources}
     assert wanted <= set(re.search(r"resources: (.*)", two)[1].split(", ")), two
