@@ -8,7 +8,6 @@ which file, which column, what was expected and what was found.
 from mammoclip.artifacts.data_tables import (
     ATTRIBUTES,
     BREASTS,
-    FINDING_NAMES,
     FINDINGS,
     IMAGES,
     INDEX,
@@ -40,6 +39,7 @@ from mammoclip.artifacts.storage import (
     write_table,
     write_text,
 )
+from mammoclip.config.data import FINDING_NAMES
 
 __all__ = [
     "ATTRIBUTES",

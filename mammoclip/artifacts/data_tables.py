@@ -7,6 +7,7 @@ from dataclasses import replace
 import polars as pl
 
 from mammoclip.artifacts.storage import Column, Table
+from mammoclip.config.data import FINDING_NAMES
 
 REJECT_REASONS = {
     "not_dicom": "the file is not a DICOM file",
@@ -41,19 +42,6 @@ REJECT_REASONS = {
 }
 
 
-FINDING_NAMES = (
-    "mass",
-    "suspicious_calcification",
-    "architectural_distortion",
-    "asymmetry",
-    "focal_asymmetry",
-    "global_asymmetry",
-    "suspicious_lymph_node",
-    "nipple_retraction",
-    "skin_retraction",
-    "skin_thickening",
-)
-"""The ten findings of the paper, as all tables spell them."""
 NO_FINDING = "no_finding"
 
 

@@ -27,6 +27,19 @@ AdapterName = Literal[
 
 
 Split = Literal["train", "validation", "test"]
+FINDING_NAMES = (
+    "mass",
+    "suspicious_calcification",
+    "architectural_distortion",
+    "asymmetry",
+    "focal_asymmetry",
+    "global_asymmetry",
+    "suspicious_lymph_node",
+    "nipple_retraction",
+    "skin_retraction",
+    "skin_thickening",
+)
+"""The ten findings of the paper, as all tables spell them."""
 
 
 class PhantomCohort(Section):

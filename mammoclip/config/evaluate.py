@@ -9,27 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
 
-from mammoclip.config.data import Mode
+from mammoclip.config.data import FINDING_NAMES, Mode
 from mammoclip.config.pretrain import Augmentation
 from mammoclip.config.section import Name, PositiveInt, Section, suggest
 from mammoclip.errors import ConfigError
 
-TASKS = (
-    "mass",
-    "suspicious_calcification",
-    "architectural_distortion",
-    "asymmetry",
-    "focal_asymmetry",
-    "global_asymmetry",
-    "suspicious_lymph_node",
-    "nipple_retraction",
-    "skin_retraction",
-    "skin_thickening",
-    "density",
-    "birads",
-    "malignancy",
-    "implant",
-)
+TASKS = (*FINDING_NAMES, "density", "birads", "malignancy", "implant")
 """Tasks that need no section of their own: labels of the tables for which the prompt grammar has sentences."""
 _PAPER_TASKS = ("mass", "suspicious_calcification", "density")
 Protocol = Literal["zero-shot", "linear-probe", "fine-tune"]
