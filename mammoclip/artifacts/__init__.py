@@ -21,8 +21,12 @@ from mammoclip.artifacts.data_tables import (
     TABULATED,
 )
 from mammoclip.artifacts.result_tables import (
+    ATTRIBUTIONS,
     CHOICES,
+    DETECTIONS,
     FEATURES,
+    HEAT_MAPS,
+    LOCALIZATION,
     METRICS,
     PREDICTIONS,
     PROMPTS,
@@ -43,14 +47,18 @@ from mammoclip.config.data import FINDING_NAMES
 
 __all__ = [
     "ATTRIBUTES",
+    "ATTRIBUTIONS",
     "BREASTS",
     "CHOICES",
+    "DETECTIONS",
     "FEATURES",
     "FINDINGS",
     "FINDING_NAMES",
+    "HEAT_MAPS",
     "IMAGES",
     "INDEX",
     "LABELS",
+    "LOCALIZATION",
     "MANIFEST",
     "METRICS",
     "NO_FINDING",

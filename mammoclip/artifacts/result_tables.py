@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from mammoclip.artifacts.data_tables import IDS
+from mammoclip.artifacts.data_tables import FINDINGS, IDS
 from mammoclip.artifacts.storage import Column, Table
 
 STEPS = Table(
@@ -147,5 +147,82 @@ RETRIEVAL = Table(
         "ci_high": Column(pl.Float64, "upper end", nullable=True),
         "n": Column(pl.Int32, "queries: test breasts with images and text"),
         "num_patients": Column(pl.Int32, "clusters"),
+    },
+)
+
+_OF_FINDING = {
+    "finding": FINDINGS.columns["finding"],
+    "protocol": Column(
+        pl.String,
+        "detection-frozen, detection-fine-tune, mammo-factor; beside the last its baselines: similarity-map, grad-cam, "
+        "centre-prior, random",
+    ),
+}
+_TRAINED = {
+    "target": Column(pl.String, "what was trained together: the finding, or all_findings"),
+    "fraction": Column(pl.Float64, "share of the training patients; 0 for what is not trained"),
+    "seed": Column(pl.Int32, "draws the training patients, the order and the initial weights"),
+}
+
+DETECTIONS = Table(
+    "detections",
+    1,
+    {
+        "image_id": IDS["image_id"],
+        **_OF_FINDING,
+        **_TRAINED,
+        "score": Column(pl.Float64, "from 0 to 1; compares boxes of all images, higher means surer"),
+        **{name: FINDINGS.columns[name] for name in ("x_min", "y_min", "x_max", "y_max")},
+        "selected": Column(pl.Int32, "epoch, from 0, chosen on validation (compat: test) images", nullable=True),
+    },
+)
+
+ATTRIBUTIONS = Table(
+    "attributions",
+    1,
+    {
+        "image_id": IDS["image_id"],
+        **_OF_FINDING,
+        "pointing_game": Column(pl.Float64, "1 if the hottest pixel lies in a box of the finding, else 0"),
+        "energy_inside": Column(pl.Float64, "share of the heat that lies in boxes of the finding"),
+        "region_iou": Column(pl.Float64, "intersection over union of what the found and the true boxes cover"),
+    },
+)
+
+HEAT_MAPS = Table(
+    "heat_maps",
+    1,
+    {
+        "image_id": IDS["image_id"],
+        **_OF_FINDING,
+        "rows": Column(pl.Int32, "cells of the map, down"),
+        "columns": Column(pl.Int32, "cells of the map, across"),
+        "heat": Column(pl.List(pl.Float32), "rows x columns values, row by row; the cells share the image evenly"),
+    },
+)
+
+LOCALIZATION = Table(
+    "localization",
+    1,
+    {
+        **_OF_RUN,
+        **_OF_FINDING,
+        **_TRAINED,
+        "mode": METRICS.columns["mode"],
+        "lesion_size": Column(
+            pl.String,
+            "longer side of a lesion's box over the height of the image; null: lesions of any size",
+            nullable=True,
+        ),
+        "metric": Column(
+            pl.String,
+            "ap_25, ap_50 (average precision at IoU .25, .5), coco_ap, sensitivity_at_<0.25, 0.5, 1, 2>_fp (false "
+            "positives per image, FROC), pointing_game, energy_inside, region_iou",
+        ),
+        **{name: METRICS.columns[name] for name in ("value", "ci_low", "ci_high")},
+        "num_images": Column(pl.Int32, "test images"),
+        "num_lesions": Column(pl.Int32, "true boxes"),
+        "num_patients": METRICS.columns["num_patients"],
+        "reason": METRICS.columns["reason"],
     },
 )

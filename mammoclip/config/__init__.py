@@ -23,20 +23,37 @@ from mammoclip.config.evaluate import (
     Protocol,
     TaskSection,
 )
+from mammoclip.config.localize import (
+    ALL_FINDINGS,
+    FACTOR,
+    DetectionProtocol,
+    DetectionSection,
+    Detector,
+    FactorSection,
+    LocalizeSection,
+    findings_of,
+)
 from mammoclip.config.pretrain import IMAGE_ENCODERS, Augmentation, Control, LossWeights, PretrainSection, Run
 from mammoclip.config.section import Section, parse_section, resolve_source
 from mammoclip.config.whole import Config, PaperSection, json_schema
 
 __all__ = [
+    "ALL_FINDINGS",
+    "FACTOR",
     "IMAGE_ENCODERS",
     "AdapterName",
     "Augmentation",
     "Config",
     "Control",
     "Dataset",
+    "DetectionProtocol",
+    "DetectionSection",
+    "Detector",
     "EvaluateSection",
     "Evaluation",
+    "FactorSection",
     "FineTuneSection",
+    "LocalizeSection",
     "LossWeights",
     "MatrixRow",
     "Mode",
@@ -51,6 +68,7 @@ __all__ = [
     "Split",
     "TabulateSection",
     "TaskSection",
+    "findings_of",
     "json_schema",
     "parse_section",
     "resolve_source",

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt
 
 from mammoclip.config.data import Dataset, ParaphraseSection, ShardSection, TabulateSection
 from mammoclip.config.evaluate import EvaluateSection
+from mammoclip.config.localize import LocalizeSection
 from mammoclip.config.pretrain import PretrainSection
 from mammoclip.config.section import Name, Section, suggest
 from mammoclip.errors import ConfigError
@@ -33,30 +34,12 @@ class Config(Section):
     paraphrase: ParaphraseSection = ParaphraseSection()
     pretrain: PretrainSection
     evaluate: EvaluateSection
+    localize: LocalizeSection = LocalizeSection()
     paper: PaperSection = PaperSection()
 
     def model_post_init(self, __context: Any) -> None:
         """Check the references between sections."""
-        for key, names in (
-            ("pretrain.datasets", self.pretrain.datasets),
-            ("evaluate.matrix", self.evaluate.datasets),
-            ("evaluate.retrieval", self.evaluate.retrieval),
-            ("evaluate.showcase", self.evaluate.showcase),
-        ):
-            for name in names:
-                if name not in self.datasets:
-                    raise ConfigError(
-                        f"{key} names {name!r}, which is not under datasets{suggest(name, self.datasets)}"
-                    )
-        for row in self.evaluate.matrix:
-            for run in row.runs:
-                if run not in self.pretrain.runs:
-                    raise ConfigError(
-                        f"evaluate.matrix names the run {run!r}, which is not under pretrain.runs"
-                        f"{suggest(run, self.pretrain.runs)}"
-                    )
-        if self.evaluate.mode == "compat" and self.tabulate.mode != "compat":
-            raise ConfigError("evaluate.mode: compat wants the labels as released: set tabulate.mode to compat too")
+        self._check_names()
         for run in self.pretrain.runs:
             self._check_run(run)
         if self.paper.main_run not in self.pretrain.runs:
@@ -67,6 +50,35 @@ class Config(Section):
                 raise ConfigError(f"datasets.{name}.generate: only the phantom adapter can generate its data")
             if (dataset.generate is None) == (dataset.root is None):
                 raise ConfigError(f"datasets.{name}: give either root (data that exist) or generate (phantoms)")
+
+    def _check_names(self) -> None:
+        """Check that every data set and run that a section names is there, and that modes go together."""
+        for key, names in (
+            ("pretrain.datasets", self.pretrain.datasets),
+            ("evaluate.matrix", self.evaluate.datasets),
+            ("evaluate.retrieval", self.evaluate.retrieval),
+            ("evaluate.showcase", self.evaluate.showcase),
+            ("localize", self.localize.datasets),
+        ):
+            for name in names:
+                if name not in self.datasets:
+                    raise ConfigError(
+                        f"{key} names {name!r}, which is not under datasets{suggest(name, self.datasets)}"
+                    )
+        for key, rows in (
+            ("evaluate.matrix", self.evaluate.matrix),
+            ("localize.detection.matrix", self.localize.detection.matrix),
+            ("localize.factor", [self.localize.factor]),
+        ):
+            for run in (run for row in rows for run in row.runs):
+                if run not in self.pretrain.runs:
+                    raise ConfigError(
+                        f"{key} names the run {run!r}, which is not under pretrain.runs"
+                        f"{suggest(run, self.pretrain.runs)}"
+                    )
+        for name, section in (("evaluate", self.evaluate), ("localize", self.localize)):
+            if section.mode == "compat" and self.tabulate.mode != "compat":
+                raise ConfigError(f"{name}.mode: compat wants the labels as released: set tabulate.mode to compat too")
 
     def _check_run(self, name: str) -> None:
         section = self.pretrain.of_run(name)

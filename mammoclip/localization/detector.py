@@ -40,7 +40,6 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7  # noqa: E402
 PYRAMID_STRIDES_PX = (8, 16, 32, 64, 128)
 """Pixels between cells of P3 to P7; the encoder's maps make the first three."""
 
-_CHANNELS = 256  # of the pyramid
 _SMALLEST_PX = 64  # of a side: below, maps of two strides can have equally many cells
 _SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))  # of a level's anchors: thirds of an octave, to the next level
 _POSITIVE_IOU, _NEGATIVE_IOU = 0.5, 0.4  # between the two an anchor is not counted
@@ -74,6 +73,7 @@ def build_detector(
     anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
     max_detections: int = 100,
     score_threshold: float = 0.05,
+    channels: int = 256,
     bf16: bool = False,
     seed: int = 0,
 ) -> Any:
@@ -87,8 +87,8 @@ def build_detector(
     The focal loss weighs positives with ``focal_alpha`` and negatives with ``1 - focal_alpha``; ``focal_gamma`` is how
     much less an anchor counts that is right already. ``anchor_sizes_px`` are sides of the smallest anchors of P3 to P7,
     two more follow in thirds of an octave; ``anchor_ratios`` are heights over widths, at equal area. An image has
-    ``max_detections`` at most, above ``score_threshold``. With ``bf16`` encoder, pyramid and heads compute in bfloat16;
-    losses and boxes are float32.
+    ``max_detections`` at most, above ``score_threshold``. Pyramid and heads are ``channels`` wide. With ``bf16``
+    encoder, pyramid and heads compute in bfloat16; losses and boxes are float32.
 
     Raises:
         ModelError: see ``find_taps``.
@@ -97,8 +97,10 @@ def build_detector(
     anchors = _CellAnchors(anchor_sizes_px, anchor_ratios)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = _Head(anchors.num_anchors_per_location()[0], num_classes, (focal_alpha, focal_gamma), bf16=bf16)
-        backbone = _Pyramid(copy.deepcopy(image_encoder).cpu(), taps, trains_encoder=trains_encoder, bf16=bf16)
+        num_anchors = anchors.num_anchors_per_location()[0]
+        head = _Head(channels, num_anchors, num_classes, (focal_alpha, focal_gamma), bf16=bf16)
+        encoder = copy.deepcopy(image_encoder).cpu()
+        backbone = _Pyramid(encoder, taps, channels, trains_encoder=trains_encoder, bf16=bf16)
     detector = RetinaNet(
         backbone,
         num_classes,
@@ -179,14 +181,16 @@ def _stride_px(cells: Sequence[int], size_px: tuple[int, int]) -> float:
 
 
 class _Pyramid(nn.Module):
-    """The encoder and a feature pyramid on its maps: images (B, 1, H, W) to float32 maps P3 to P7 (B, 256, h, w)."""
+    """The encoder and a feature pyramid on its maps: images (B, 1, H, W) to float32 maps P3 to P7 (B, C, h, w)."""
 
-    def __init__(self, encoder: ImageEncoder, taps: Sequence[Tap], *, trains_encoder: bool, bf16: bool) -> None:
+    def __init__(
+        self, encoder: ImageEncoder, taps: Sequence[Tap], channels: int, *, trains_encoder: bool, bf16: bool
+    ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(trains_encoder)
-        channels = [tap.channels for tap in taps]
-        self.fpn = FeaturePyramidNetwork(channels, _CHANNELS, LastLevelP6P7(channels[-1], _CHANNELS))
-        self.out_channels = _CHANNELS
+        last = LastLevelP6P7(taps[-1].channels, channels)
+        self.fpn = FeaturePyramidNetwork([tap.channels for tap in taps], channels, last)
+        self.out_channels = channels
         self.taps = list(taps)
         self._trains_encoder = trains_encoder
         self._bf16 = bf16
@@ -261,8 +265,8 @@ class _SmoothL1Head(RetinaNetRegressionHead):  # type: ignore[misc]
     torchvision's is linear from 1 on, and L1(x) is ``L1(9 * x) / 9`` of that. Its coder makes targets 9 times as large.
     """
 
-    def __init__(self, num_anchors: int) -> None:
-        super().__init__(_CHANNELS, num_anchors)
+    def __init__(self, channels: int, num_anchors: int) -> None:
+        super().__init__(channels, num_anchors)
         self._loss_type = "smooth_l1"
         self.box_coder = BoxCoder(tuple(weight / _LINEAR_FROM for weight in _BOX_WEIGHTS))
 
@@ -273,13 +277,15 @@ class _SmoothL1Head(RetinaNetRegressionHead):  # type: ignore[misc]
 
 
 class _Head(RetinaNetHead):  # type: ignore[misc]
-    """The two heads on maps (B, 256, h, w): float32 logits (B, A, K) and box codes (B, A, 4)."""
+    """The two heads on maps (B, C, h, w): float32 logits (B, A, K) and box codes (B, A, 4)."""
 
-    def __init__(self, num_anchors: int, num_classes: int, focal: tuple[float, float], *, bf16: bool) -> None:
+    def __init__(
+        self, channels: int, num_anchors: int, num_classes: int, focal: tuple[float, float], *, bf16: bool
+    ) -> None:
         nn.Module.__init__(self)  # not torchvision's, which would make heads of its own
-        self.classification_head = _FocalHead(_CHANNELS, num_anchors, num_classes)
+        self.classification_head = _FocalHead(channels, num_anchors, num_classes)
         self.classification_head.focal = focal
-        self.regression_head = _SmoothL1Head(num_anchors)
+        self.regression_head = _SmoothL1Head(channels, num_anchors)
         self._bf16 = bf16
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:

@@ -97,6 +97,7 @@ class MapStore:
 
     def write(self, number: int, maps: Maps) -> None:
         """Write a chunk's maps (images of the chunk, C, h, w), atomically; ``ArtifactError`` if the disk is full."""
+        maps = np.ascontiguousarray(maps)  # encoders compute in channels-last order
         with atomic_path(self._path(number)) as temporary, temporary.open("wb") as file:
             np.lib.format.write_array(file, maps, allow_pickle=False)
             file.write(hashlib.sha256(maps.data).digest())
