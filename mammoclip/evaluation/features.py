@@ -8,15 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import logging
-import shutil
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -27,21 +20,17 @@ import torch
 from torch import Tensor
 
 from mammoclip.artifacts import FEATURES, atomic_path
-from mammoclip.data.progress import report_progress
 from mammoclip.errors import ArtifactError
+from mammoclip.evaluation.chunks import DIGEST_BYTES, ChunkStore, Images, ReadImage, fill_chunks
 from mammoclip.models import LoadedModel, normalise
 
-log = logging.getLogger(__name__)
-
 Precision = Literal["bf16", "fp16", "fp32"]
-ReadImage = Callable[[str], npt.NDArray[np.uint8 | np.uint16]]
 Floats = npt.NDArray[np.float32]
 
 CHUNK_SIZE = 512
 """Images of a chunk: what is computed again at most, per process, after a kill."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -69,22 +58,20 @@ class FeatureRecipe:
         return cls(model_sha256, model.image_size_px, precision, flip)
 
 
-class FeatureStore:
+class FeatureStore(ChunkStore[Floats, Floats]):
     """The features of a data set on disk, chunk by chunk, in a folder of their own.
 
     The folder is named by a hash of the recipe and the images' contents, so chunks of another checkpoint are not taken
     for these. A chunk carries the SHA-256 of its bytes: one that is damaged counts as missing.
     """
 
+    _KIND = "chunks"
+    _SUFFIX = ".chunk"
+
     def __init__(self, work: Path, images: pl.DataFrame, recipe: FeatureRecipe, chunk_size: int = CHUNK_SIZE) -> None:
         """Keep chunks below ``work``, a folder for one data set and run; ``images``: image_id and png_sha256."""
-        contents = images.select("image_id", "png_sha256").rows()
-        key = json.dumps([FEATURES.version, astuple(recipe), contents]).encode()
+        super().__init__(work, images, chunk_size, [FEATURES.version, astuple(recipe)])
         self.recipe = recipe
-        self._work = work
-        self._folder = work / f"chunks-{hashlib.sha256(key).hexdigest()[:16]}"
-        ids = images["image_id"].to_list()
-        self.chunks: list[list[str]] = [ids[start : start + chunk_size] for start in range(0, len(ids), chunk_size)]
 
     def read(self, number: int) -> pl.DataFrame | None:
         """Return a chunk as rows of the ``features`` table; None if it is missing, damaged or of other images."""
@@ -92,11 +79,15 @@ class FeatureStore:
             content = self._path(number).read_bytes()
         except FileNotFoundError:
             return None
-        digest, parquet = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        digest, parquet = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.sha256(parquet).digest() != digest:
             return None
         chunk = pl.read_parquet(io.BytesIO(parquet))
         return chunk if chunk["image_id"].to_list() == self.chunks[number] else None
+
+    def is_whole(self, number: int) -> bool:
+        """Return whether a chunk is there, of its images and undamaged."""
+        return self.read(number) is not None
 
     def write(self, number: int, pooled: Floats, embeddings: Floats) -> None:
         """Write the features (images of the chunk, C) and embeddings (images of the chunk, D) of a chunk, atomically.
@@ -127,19 +118,9 @@ class FeatureStore:
         for number in range(len(self.chunks)):
             chunk = self.read(number)
             if chunk is None:
-                raise ArtifactError(f"{self._path(number)} is missing or damaged; run the same command again")
+                raise self._damaged(number)
             chunks.append(chunk)
         return pl.concat(chunks)
-
-    def remove(self) -> None:
-        """Remove the chunks, those of older recipes too, and the folder if nothing else is in it."""
-        for folder in self._work.glob("chunks-*"):
-            shutil.rmtree(folder)
-        with suppress(OSError):
-            self._work.rmdir()
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:05}.chunk"
 
 
 @torch.inference_mode()
@@ -172,27 +153,23 @@ def extract_features(
     Raises:
         ArtifactError: an image is of another shape, or its features are NaN or infinite.
     """
-    own = range(rank, len(store.chunks), world_size)
-    missing = [number for number in own if store.read(number) is None]
-    if len(missing) < len(own):
-        log.info("%s: %d of %d chunks are there already", what, len(own) - len(missing), len(own))
-    batches = [
-        (number, store.chunks[number][start : start + batch_size])
-        for number in missing
-        for start in range(0, len(store.chunks[number]), batch_size)
-    ]
-    done: list[tuple[Floats, Floats]] = []
-    ahead = 2 + threads // batch_size  # so that no thread is idle while a batch waits for its turn
-    reading = read_ahead([ids for _, ids in batches], read_image, store.recipe.image_size_px, threads, ahead)
-    with closing(reading):
-        progress = report_progress(reading, len(batches), f"{what}: batches")
-        for images, (number, ids) in zip(progress, batches, strict=True):
-            done.append(_features(model, images, store.recipe))
-            _check_finite(ids, *done[-1])
-            if sum(len(pooled) for pooled, _ in done) == len(store.chunks[number]):
-                pooled, embeddings = (np.concatenate(arrays) for arrays in zip(*done, strict=True))
-                store.write(number, pooled, embeddings)
-                done = []
+
+    def compute(images: Images, ids: Sequence[str]) -> tuple[Floats, Floats]:
+        pooled, embeddings = _features(model, images, store.recipe)
+        _check_finite(ids, pooled, embeddings)
+        return pooled, embeddings
+
+    fill_chunks(
+        store,
+        compute,
+        read_image,
+        store.recipe.image_size_px,
+        batch_size=batch_size,
+        what=what,
+        threads=threads,
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 def weights_sha256(model: Path) -> str:
@@ -201,7 +178,7 @@ def weights_sha256(model: Path) -> str:
         return hashlib.file_digest(weights, "sha256").hexdigest()
 
 
-def _features(model: LoadedModel, images: npt.NDArray[np.integer], recipe: FeatureRecipe) -> tuple[Floats, Floats]:
+def _features(model: LoadedModel, images: Images, recipe: FeatureRecipe) -> tuple[Floats, Floats]:
     """Return the pooled features (B, C) and embeddings (B, D) of grey images (B, H, W)."""
     device = model.logit_scale.device
     pixels = normalise(torch.from_numpy(images).to(device))
@@ -214,37 +191,6 @@ def _features(model: LoadedModel, images: npt.NDArray[np.integer], recipe: Featu
     if recipe.flip:
         pooled = (pooled + pool(pixels.flip(3))) / 2
     return pooled.cpu().numpy(), model.model.project_image(pooled).cpu().numpy()
-
-
-def read_ahead(
-    batches: Sequence[Sequence[str]], read_image: ReadImage, size_px: tuple[int, int], threads: int, ahead: int
-) -> Generator[npt.NDArray[np.integer], None, None]:
-    """Yield the images of each batch, (B, H, W), while threads read the ``ahead`` batches that follow."""
-    following = iter(batches)
-    pool = ThreadPoolExecutor(max(1, threads))
-
-    def submit(number: int) -> list[list[tuple[str, Future[npt.NDArray[np.uint8 | np.uint16]]]]]:
-        return [
-            [(image_id, pool.submit(read_image, image_id)) for image_id in ids] for ids in islice(following, number)
-        ]
-
-    try:
-        waiting = deque(submit(ahead))
-        while waiting:
-            images = []
-            for image_id, future in waiting.popleft():
-                image = future.result()
-                if image.shape != size_px:
-                    raise ArtifactError(
-                        f"image {image_id!r} has the shape {image.shape}; the model takes one channel of "
-                        f"{size_px[0]} x {size_px[1]} pixels (height x width)"
-                    )
-                # Torch computes little with 16 bits without a sign.
-                images.append(image.astype(np.int32) if image.dtype == np.uint16 else image)
-            waiting.extend(submit(1))
-            yield np.stack(images)
-    finally:  # after an error nobody waits for images that were not begun
-        pool.shutdown(cancel_futures=True)
 
 
 def _check_finite(ids: Sequence[str], pooled: Floats, embeddings: Floats) -> None:

@@ -9,12 +9,9 @@ B in a batch, C channels, h and w cells of a map, K attributes, D embedding.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
-import shutil
 from collections.abc import Sequence
-from contextlib import closing, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +25,14 @@ from torch import Tensor
 from mammoclip.artifacts import atomic_path
 from mammoclip.data.progress import report_progress
 from mammoclip.errors import ArtifactError, Interrupted, ModelError
+from mammoclip.evaluation.chunks import DIGEST_BYTES, ChunkStore, Images, ReadImage, fill_chunks
 from mammoclip.evaluation.examples import Labels
-from mammoclip.evaluation.features import DTYPES, FeatureRecipe, ReadImage, read_ahead
+from mammoclip.evaluation.features import DTYPES, FeatureRecipe
 from mammoclip.evaluation.fine_tune import prefetch
 from mammoclip.evaluation.fine_tune_state import Epoch, restore_progress, save_progress
-from mammoclip.localization.factor import MammoFactor, factor_loss, last_maps, pool_maps
+from mammoclip.localization.factor import MammoFactor, factor_loss, pool_maps
 from mammoclip.models import LoadedModel, normalise
+from mammoclip.models.relevance import last_maps
 from mammoclip.text import Mode
 from mammoclip.training.interruption import StopRequest, stop_requests
 
@@ -43,16 +42,18 @@ Maps = npt.NDArray[np.float16]
 
 CHUNK_SIZE = 64  # images of a chunk: what is computed again at most, per process, after a kill
 _VERSION = 1
-_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-class MapStore:
+class MapStore(ChunkStore[Maps]):
     """The last maps of a data set's images on disk, memory-mapped, chunk by chunk, in a folder of their own.
 
     As in ``FeatureStore`` the folder is named by a hash of the recipe and the images' contents. A chunk is a ``.npy``
     file, float16, images x C x h x w, with the SHA-256 of its numbers behind them; that is checked when the store is
     filled and not at every read.
     """
+
+    _KIND = "maps"
+    _SUFFIX = ".npy"
 
     def __init__(
         self, work: Path, images: pl.DataFrame, recipe: FeatureRecipe, pool: int = 1, chunk_size: int = CHUNK_SIZE
@@ -62,15 +63,10 @@ class MapStore:
         ``pool`` is how many cells, across and down, are averaged to one: h becomes ceil(h / pool), w likewise. The
         recipe's ``flip`` does not apply: maps are those of the image as it is.
         """
-        contents = images.select("image_id", "png_sha256").rows()
-        key = json.dumps([_VERSION, astuple(recipe), pool, chunk_size, contents]).encode()
+        super().__init__(work, images, chunk_size, [_VERSION, astuple(recipe), pool, chunk_size])
         self.recipe = recipe
         self.pool = pool
-        self._work = work
-        self._folder = work / f"maps-{hashlib.sha256(key).hexdigest()[:16]}"
-        ids = images["image_id"].to_list()
-        self.chunks: list[list[str]] = [ids[start : start + chunk_size] for start in range(0, len(ids), chunk_size)]
-        self._places = {image_id: divmod(position, chunk_size) for position, image_id in enumerate(ids)}
+        self._places = {image_id: divmod(place, chunk_size) for place, image_id in enumerate(images["image_id"])}
         self._open: dict[int, Maps] = {}
 
     @property
@@ -92,7 +88,7 @@ class MapStore:
         if chunk is None or chunk.shape[:1] != (len(self.chunks[number]),):
             return False
         with self._path(number).open("rb") as file:
-            file.seek(-_DIGEST_BYTES, 2)
+            file.seek(-DIGEST_BYTES, 2)
             return hashlib.sha256(chunk.data).digest() == file.read()
 
     def write(self, number: int, maps: Maps) -> None:
@@ -105,16 +101,13 @@ class MapStore:
     def remove(self) -> None:
         """Remove the chunks, those of older recipes too, and the folder if nothing else is in it."""
         self._open.clear()
-        for folder in self._work.glob("maps-*"):
-            shutil.rmtree(folder)
-        with suppress(OSError):
-            self._work.rmdir()
+        super().remove()
 
     def _chunk(self, number: int) -> Maps:
         if number not in self._open:
             chunk = self._load(number)
             if chunk is None:
-                raise ArtifactError(f"{self._path(number)} is missing or damaged; run the same command again")
+                raise self._damaged(number)
             self._open[number] = chunk
         return self._open[number]
 
@@ -123,9 +116,6 @@ class MapStore:
             return np.asarray(np.load(self._path(number), mmap_mode="r", allow_pickle=False), np.float16)
         except (OSError, ValueError, EOFError):
             return None
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:05}.npy"
 
 
 @torch.inference_mode()
@@ -141,32 +131,29 @@ def extract_maps(
     world_size: int = 1,
 ) -> None:
     """Fill ``store`` with the chunks that it lacks; arguments and errors are those of ``extract_features``."""
-    own = range(rank, len(store.chunks), world_size)
-    missing = [number for number in own if not store.is_whole(number)]
-    if len(missing) < len(own):
-        log.info("%s: %d of %d chunks are there already", what, len(own) - len(missing), len(own))
-    batches = [
-        (number, store.chunks[number][start : start + batch_size])
-        for number in missing
-        for start in range(0, len(store.chunks[number]), batch_size)
-    ]
     device, dtype = model.logit_scale.device, DTYPES[store.recipe.precision]
-    done: list[Maps] = []
-    ahead = 2 + threads // batch_size
-    reading = read_ahead([ids for _, ids in batches], read_image, store.recipe.image_size_px, threads, ahead)
-    with closing(reading):
-        progress = report_progress(reading, len(batches), f"{what}: batches")
-        for images, (number, ids) in zip(progress, batches, strict=True):
-            pixels = normalise(torch.from_numpy(images).to(device))
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                maps = last_maps(model.model.image_encoder, pixels)
-            done.append(pool_maps(maps.float(), store.pool).half().cpu().numpy())
-            if (bad := ~np.isfinite(done[-1]).all(axis=(1, 2, 3))).any():
-                name = ids[int(bad.argmax())]
-                raise ArtifactError(f"the maps of image {name!r} are NaN or too large for float16: the model diverged")
-            if sum(map(len, done)) == len(store.chunks[number]):
-                store.write(number, np.concatenate(done))
-                done = []
+
+    def compute(images: Images, ids: Sequence[str]) -> tuple[Maps]:
+        pixels = normalise(torch.from_numpy(images).to(device))
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            maps = last_maps(model.model.image_encoder, pixels)
+        pooled = pool_maps(maps.float(), store.pool).half().cpu().numpy()
+        if (bad := ~np.isfinite(pooled).all(axis=(1, 2, 3))).any():
+            name = ids[int(bad.argmax())]
+            raise ArtifactError(f"the maps of image {name!r} are NaN or too large for float16: the model diverged")
+        return (pooled,)
+
+    fill_chunks(
+        store,
+        compute,
+        read_image,
+        store.recipe.image_size_px,
+        batch_size=batch_size,
+        what=what,
+        threads=threads,
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 @dataclass(frozen=True)
