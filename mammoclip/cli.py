@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from mammoclip.artifacts import REJECTS, TABULATED, write_table
+from mammoclip.artifacts import REJECTS, TABULATED, atomic_path, write_table
 from mammoclip.config import Config, TabulateSection
 from mammoclip.data.convert import convert_files, find_targets
 from mammoclip.data.index import list_dataset
@@ -28,6 +28,8 @@ from mammoclip.data.tabulate import tabulate_dataset
 from mammoclip.datasets import ADAPTERS
 from mammoclip.dicom import Recipe, read_mammogram, to_png_array
 from mammoclip.errors import ConfigError, DatasetError, MammoClipError, RejectedInput
+from mammoclip.localization.heat_boxes import boxes_from_heat
+from mammoclip.localization.overlay import overlay
 
 if TYPE_CHECKING:
     from mammoclip.models import LoadedModel
@@ -139,6 +141,60 @@ def zero_shot(
     for path in images:
         scores = loaded.zero_shot(loaded.preprocess([_read_grey(path, mode)]), prompt)[0]
         typer.echo(json.dumps({"image": str(path), "scores": dict(zip(prompt, scores.tolist(), strict=True))}))
+
+
+@app.command()
+def explain(
+    image: Annotated[Path, typer.Argument(help="a DICOM file, or a PNG file of a breast crop")],
+    text: Annotated[str, typer.Option(help="a sentence, of any words")],
+    model: ModelOption,
+    factor: Annotated[
+        Path | None, typer.Option(help="factor.safetensors of this model; without: Grad-CAM of the sentence")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG to write; default: <stem>.explain.png in this folder")] = None,
+    mode: ModeOption = Mode.strict,
+) -> None:
+    """Show where an image resembles a sentence: write the crop with a heat map, print one JSON object.
+
+    Boxes (x_min, y_min, x_max, y_max in pixels of the crop, hottest first) enclose what is at least half as hot as the
+    hottest place. A heat map compares places of one image; it does not say whether the sentence is true.
+
+    Research software: not a medical device, not for clinical use.
+    """
+    if not text.strip():
+        raise MammoClipError("--text is empty; give a sentence")
+    out = out or Path(f"{image.stem}.explain.png")
+    if out.suffix.lower() != ".png" or out.resolve() == image.resolve():
+        raise MammoClipError(f"--out is {out}; give the path of a PNG file that is not the image itself")
+    grey = _read_grey(image, mode)
+    heat, method = _heat(grey, text, model, factor)
+    boxes = boxes_from_heat(heat).boxes.astype(int).tolist()
+    _, png = cv2.imencode(".png", overlay(grey, heat))
+    with atomic_path(out) as temporary:
+        temporary.write_bytes(png.tobytes())
+    typer.echo(json.dumps({"image": str(image), "text": text, **method, "boxes": boxes, "out": str(out)}))
+
+
+def _heat(
+    grey: npt.NDArray[np.uint8 | np.uint16], text: str, model: str, factor: Path | None
+) -> tuple[npt.NDArray[np.float32], dict[str, str]]:
+    """Return the heat map of a sentence, of the size of the image, and what it was made by."""
+    import torch  # noqa: PLC0415  (seconds to import)
+
+    from mammoclip.localization.factor_file import load_factor  # noqa: PLC0415
+    from mammoclip.models import model_folder  # noqa: PLC0415
+    from mammoclip.models.relevance import enlarge_map  # noqa: PLC0415
+
+    height, width = grey.shape
+    if factor is None:
+        loaded = _load(model)
+        heat = torch.from_numpy(loaded.explain(loaded.preprocess([grey]), text)[0])
+        return enlarge_map(heat, (height, width)), {"method": "grad-cam"}
+    mappings = load_factor(factor)
+    mappings.check_weights(model_folder(model))
+    loaded = _load(model)
+    attribute, cells = mappings.explain(loaded, mappings.maps(loaded, [grey])[0], text)
+    return enlarge_map(cells, (height, width)), {"method": "mammo-factor", "attribute": attribute}
 
 
 def _load(model: str) -> LoadedModel:

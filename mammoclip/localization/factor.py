@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mammoclip.errors import ConfigError
-from mammoclip.models import TimmEncoder
-from mammoclip.models.image_encoder import ImageEncoder
+from mammoclip.models.relevance import enlarge_map
 from mammoclip.text import Mode, prompt_ensemble, report_facts
 
 _SENTENCES_AT_A_TIME = 256
@@ -77,23 +76,28 @@ class MammoFactor(nn.Module):
         return best / self.temperature, similarities
 
     @torch.no_grad()
+    def similarities_to(self, maps: Tensor, attribute: int, text: Tensor) -> Tensor:
+        """Return cosine similarities (B, C) of channels, mapped as those of one attribute, with a text of one's own.
+
+        Args:
+            maps: B x C x h x w, any type.
+            attribute: its number, from 0.
+            text: L2-normalised embedding, D, in the place of the attribute's own.
+        """
+        return self._similarities_to(maps.to(self.first_weight.dtype).flatten(2), attribute, text)
+
+    @torch.no_grad()
     def _similarities(self, flat: Tensor) -> Tensor:
         """Cosine similarities (B, C, K) of flat maps (B, C, P)."""
         similarities = flat.new_empty(*flat.shape[:2], len(self.text_embeddings))
         for attribute, text in enumerate(self.text_embeddings):
-            hidden = F.linear(flat, self.first_weight[attribute], self.first_bias[attribute]).relu_()
-            mapped = F.linear(hidden, self.second_weight[attribute], self.second_bias[attribute])
-            similarities[:, :, attribute] = _cosine(mapped, text[:, None])
+            similarities[:, :, attribute] = self._similarities_to(flat, attribute, text)
         return similarities
 
-
-def last_maps(encoder: ImageEncoder, images: Tensor) -> Tensor:
-    """Return the last maps (B, C, h, w) of normalised images (B, 1, H, W).
-
-    Of our EfficientNets they are the head's, whose mean the pooled features are; of timm's models the last of ``maps``.
-    """
-    maps: Tensor = encoder.maps(images)[-1] if isinstance(encoder, TimmEncoder) else encoder.forward_features(images)
-    return maps
+    def _similarities_to(self, flat: Tensor, attribute: int, text: Tensor) -> Tensor:
+        hidden = F.linear(flat, self.first_weight[attribute], self.first_bias[attribute]).relu_()
+        mapped = F.linear(hidden, self.second_weight[attribute], self.second_bias[attribute])
+        return _cosine(mapped, text[:, None])
 
 
 def pool_maps(maps: Tensor, factor: int) -> Tensor:
@@ -135,30 +139,28 @@ def factor_loss(scores: Tensor, labels: Tensor, mode: Mode) -> Tensor:
     return terms[has].sum() / max(1, int(has.sum()))
 
 
-def heat_map(
-    maps: Tensor, similarities: Tensor, size_px: tuple[int, int], *, keep_negative: bool = False
-) -> npt.NDArray[np.float32]:
-    """Return where an attribute is seen: the similarity-weighted sum of the channels' maps, resized, float32 (H, W).
+def weighted_map(maps: Tensor, similarities: Tensor, *, keep_negative: bool = False) -> Tensor:
+    """Return where an attribute is seen: the similarity-weighted sum of the channels' maps, float32 (h, w).
 
     Channels of negative similarity are left out unless ``keep_negative``: what their embedding says is about the
     opposite of the attribute's sentences, and where they light up is no place that lacks it, so that subtracting them
-    moves the maximum for reasons that have nothing to do with the attribute. The sum is resized bilinearly, the cells
-    sharing the image evenly, and its range is stretched to [0, 1]; a heat map without contrast is 0 everywhere. It
-    therefore compares places of one image, not images.
+    moves the maximum for reasons that have nothing to do with the attribute.
 
     Args:
         maps: C x h x w, any type.
         similarities: C, as ``MammoFactor`` returns for one image and attribute.
-        size_px: (height, width) of the image.
         keep_negative: the weighted sum of all channels, as the formula alone has it.
     """
     weights = similarities.float() if keep_negative else similarities.float().clamp(min=0)
-    heat = torch.tensordot(weights, maps.float(), dims=1)
-    heat = F.interpolate(heat[None, None], size_px, mode="bilinear", align_corners=False)[0, 0]
-    heat = heat - heat.min()
-    highest = heat.max()
-    stretched = heat / highest if highest > 0 else heat
-    return np.asarray(stretched.cpu().numpy(), np.float32)
+    heat: Tensor = torch.tensordot(weights, maps.float(), dims=1)
+    return heat
+
+
+def heat_map(
+    maps: Tensor, similarities: Tensor, size_px: tuple[int, int], *, keep_negative: bool = False
+) -> npt.NDArray[np.float32]:
+    """Return ``weighted_map`` at the size of the image, (height, width), in [0, 1]; see ``enlarge_map``."""
+    return enlarge_map(weighted_map(maps, similarities, keep_negative=keep_negative), size_px)
 
 
 def embed_attributes(encode_text: Callable[[Sequence[str]], Tensor], sentences: Sequence[Sequence[str]]) -> Tensor:

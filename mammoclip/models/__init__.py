@@ -4,7 +4,7 @@ from mammoclip.models.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()  # before anything below imports torchvision, directly or through transformers
 
-from mammoclip.models.checkpoint import load, save_pretrained  # noqa: E402
+from mammoclip.models.checkpoint import load, model_folder, save_pretrained  # noqa: E402
 from mammoclip.models.clip import ImageEncoderSpec, MammoClip, TextEncoderSpec, build_model  # noqa: E402
 from mammoclip.models.efficientnet import EfficientNet  # noqa: E402
 from mammoclip.models.image_encoder import load_image_encoder  # noqa: E402
@@ -26,6 +26,7 @@ __all__ = [
     "load_image_encoder",
     "load_text_encoder",
     "load_tokenizer",
+    "model_folder",
     "normalise",
     "save_pretrained",
     "tokenise",

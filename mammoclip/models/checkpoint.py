@@ -91,7 +91,7 @@ def load(path_or_hub_id: str | Path, device: str = "cpu", dtype: torch.dtype | N
     Raises ``ModelError`` when the folder cannot be found, is of another format or version, or its weights do not fit
     its configuration.
     """
-    folder = _local_folder(path_or_hub_id)
+    folder = model_folder(path_or_hub_id)
     config = _read_config(folder)
     try:
         with torch.random.fork_rng(devices=[]):  # the random initialisation is overwritten at once
@@ -113,7 +113,12 @@ def load(path_or_hub_id: str | Path, device: str = "cpu", dtype: torch.dtype | N
     return LoadedModel(model.to(device=device, dtype=dtype).eval(), tokenizer, image_size_px, metadata)
 
 
-def _local_folder(path_or_hub_id: str | Path) -> Path:
+def model_folder(path_or_hub_id: str | Path) -> Path:
+    """Return the folder of a model, which is fetched from the Hugging Face hub if it is none here.
+
+    Raises:
+        ModelError: it is no folder and not found on the hub.
+    """
     folder = Path(path_or_hub_id)
     if folder.is_dir():
         return folder

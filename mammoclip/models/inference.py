@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 from mammoclip.errors import ModelError
 from mammoclip.models.clip import MammoClip
 from mammoclip.models.preprocess import normalise
+from mammoclip.models.relevance import enlarge_map, gradient_map, last_maps
 from mammoclip.models.text_encoder import tokenise
 
 
@@ -58,13 +61,8 @@ class LoadedModel:
 
     def encode_image(self, images: Tensor) -> Tensor:
         """L2-normalised float32 embeddings (B, D) of what ``preprocess`` returns, (B, 1 or 3, H, W)."""
-        if not images.is_floating_point() or images.ndim != 4:
-            raise ModelError(
-                f"expected float images (batch, 1 or 3, height, width), found {images.dtype} {tuple(images.shape)}; "
-                "call preprocess first"
-            )
         with torch.inference_mode():
-            return self.model.encode_image(images.to(self._device, self.model.logit_scale.dtype)).float()
+            return self.model.encode_image(self._prepared(images)).float()
 
     def encode_text(self, texts: str | Sequence[str]) -> Tensor:
         """L2-normalised float32 embeddings (B, D) of sentences; one string is a batch of one."""
@@ -79,3 +77,28 @@ class LoadedModel:
         are not calibrated probabilities.
         """
         return (self.encode_image(images) @ self.encode_text(prompts).T).softmax(dim=1)
+
+    def explain(self, images: Tensor, text: str) -> npt.NDArray[np.float32]:
+        """Where each image resembles a sentence: Grad-CAM, float32 (B, H, W) in [0, 1].
+
+        The largest value of an image is 1, whether it resembles the sentence or not; an image of which no part does is
+        0 everywhere. See ``gradient_map`` for what timm's transformers get.
+
+        Args:
+            images: as ``preprocess`` returns them, (B, 1 or 3, H, W).
+            text: one sentence, of any words.
+        """
+        prepared = self._prepared(images)
+        with torch.inference_mode():
+            maps = last_maps(self.model.image_encoder, prepared[:, :1])
+        cells = gradient_map(self.model, maps, self.encode_text(text))[:, 0]
+        return enlarge_map(cells, (images.shape[2], images.shape[3]))
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """What ``preprocess`` returned, where the model is and of its type; anything else is refused."""
+        if not images.is_floating_point() or images.ndim != 4:
+            raise ModelError(
+                f"expected float images (batch, 1 or 3, height, width), found {images.dtype} {tuple(images.shape)}; "
+                "call preprocess first"
+            )
+        return images.to(self._device, self.model.logit_scale.dtype)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +16,13 @@ from polars.testing import assert_frame_equal
 import mammoclip
 from mammoclip.artifacts import MANIFEST, TABULATED, read_table
 from mammoclip.datasets.base import BOX
+from mammoclip.dicom import read_mammogram, to_png_array
+from mammoclip.evaluation.features import weights_sha256
+from mammoclip.localization.factor import MammoFactor, embed_attributes
+from mammoclip.localization.factor_file import load_factor, save_factor
+from mammoclip.localization.heat_boxes import boxes_from_heat
 from mammoclip.models import EfficientNet, MammoClip, load_tokenizer, save_pretrained
+from mammoclip.models.relevance import enlarge_map
 from mammoclip.models.text_encoder import text_encoder_from_config
 
 TINY_BERT = {
@@ -82,6 +90,83 @@ def test_embed_prints_what_the_library_computes(folder: Path, tmp_path: Path) ->
     loaded = mammoclip.load(folder)
     expected = loaded.encode_image(loaded.preprocess([image]))[0]
     assert json.loads(result.stdout)["embedding"] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def explained(*arguments: object, cwd: Path) -> dict[str, Any]:
+    command = [sys.executable, "-c", "from mammoclip.cli import main; main()", "explain", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd, env=environment)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def test_explain_writes_a_picture_of_real_dicom_and_its_boxes(
+    folder: Path, real_mammogram: Path, tmp_path: Path
+) -> None:
+    answer = explained(real_mammogram, "--text", "a spiculated mass", "--model", folder, cwd=tmp_path)
+    crop, _ = to_png_array(read_mammogram(real_mammogram), "strict")
+    loaded = mammoclip.load(folder)
+    heat = loaded.explain(loaded.preprocess([crop]), "a spiculated mass")[0]
+    boxes = answer.pop("boxes")
+    assert answer == {
+        "image": str(real_mammogram), "text": "a spiculated mass", "method": "grad-cam",
+        "out": f"{real_mammogram.stem}.explain.png",
+    }  # fmt: skip
+    picture = cv2.imread(str(tmp_path / answer["out"]))
+    assert picture.shape == (*crop.shape, 3)
+    assert [file.name for file in tmp_path.iterdir()] == [answer["out"]]
+    scale = np.tile([crop.shape[1] / heat.shape[1], crop.shape[0] / heat.shape[0]], 2)
+    np.testing.assert_allclose(boxes, boxes_from_heat(heat).boxes * scale, atol=scale.max())
+    assert boxes
+
+
+def test_explain_with_mammo_factor_tells_the_attribute(folder: Path, tmp_path: Path) -> None:
+    png, file, out = tmp_path / "crop.png", tmp_path / "factor.safetensors", tmp_path / "new" / "heat.png"
+    image = np.random.default_rng(0).integers(0, 255, (160, 80)).astype(np.uint16) * 200
+    cv2.imwrite(str(png), image)
+    loaded = mammoclip.load(folder)
+    sentences = [["a mass"], ["calcifications"]]
+    factor = MammoFactor((4, 2), embed_attributes(loaded.encode_text, sentences), hidden=4)
+    described = {"image_size_px": (128, 64), "pool": 1, "keep_negative": True}
+    save_factor(file, factor, ["mass", "calcification"], sentences, model_sha256=weights_sha256(folder), **described)
+    options = ("--text", "calcifications", "--model", folder, "--factor", file, "--out", out)
+    answer = explained(png, *options, cwd=tmp_path)
+    assert (answer["method"], answer["attribute"], answer["out"]) == ("mammo-factor", "calcification", str(out))
+    mappings = load_factor(file)
+    _, cells = mappings.explain(loaded, mappings.maps(loaded, [image])[0], "calcifications")
+    assert answer["boxes"] == boxes_from_heat(enlarge_map(cells, (160, 80))).boxes.tolist() != []
+    assert cv2.imread(str(out)).shape == (160, 80, 3)
+    save_factor(file, factor, ["mass", "calcification"], sentences, model_sha256="a" * 64, **described)
+    refused = run("explain", png, *options)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: the Mammo-FActOR was trained on a model whose weights have the SHA-256")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"--text": " "}, "--text is empty; give a sentence"),
+        ({"--out": "crop.png"}, "crop.png; give the path of a PNG file that is not the image itself"),
+        ({"--out": "heat.jpg"}, "heat.jpg; give the path of a PNG file that is not the image itself"),
+        ({"--factor": "crop.png"}, "crop.png is damaged or no safetensors file"),
+        ({}, "crop.png is not a readable PNG file"),
+    ],
+)
+def test_explain_says_what_is_wrong(options: dict[str, str], sentence: str, folder: Path, tmp_path: Path) -> None:
+    png = tmp_path / "crop.png"
+    if options:
+        cv2.imwrite(str(png), np.eye(40, dtype=np.uint8))
+    else:
+        png.write_text("not an image")
+    given = {"--text": "a mass", "--model": str(folder), "--out": "heat.png", **options}
+    given |= {name: str(tmp_path / given[name]) for name in ("--out", "--factor") if name in given}
+    before = png.read_bytes()
+    result = run("explain", png, *(part for option in given.items() for part in option))
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: ") and sentence in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["crop.png"] and png.read_bytes() == before
 
 
 @pytest.mark.parametrize(

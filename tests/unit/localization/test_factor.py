@@ -17,11 +17,10 @@ from mammoclip.localization.factor import (
     factor_loss,
     grammar_sentences,
     heat_map,
-    last_maps,
     pool_maps,
     report_sentences,
+    weighted_map,
 )
-from mammoclip.models import EfficientNet, TimmEncoder
 from mammoclip.text import FINDINGS, PromptGrammar
 
 B, C, MAP_SIZE, K, D, HIDDEN = 5, 7, (4, 3), 3, 6, 9
@@ -133,6 +132,15 @@ def test_an_attribute_does_not_depend_on_the_others(factor: MammoFactor) -> None
     torch.testing.assert_close(alone(some_maps())[1], factor(some_maps())[1][:, :, 1:2])
 
 
+def test_a_text_of_ones_own_takes_the_place_of_an_attributes(factor: MammoFactor) -> None:
+    maps, text = some_maps(torch.float16), F.normalize(torch.randn(D), dim=0)
+    texts = factor.text_embeddings.clone()
+    torch.testing.assert_close(factor.similarities_to(maps, 1, texts[1]), factor(maps)[1][:, :, 1])
+    texts[1] = text
+    expected = plain_similarities(plain_mlps(factor), maps.float(), texts)[:, :, 1]
+    torch.testing.assert_close(factor.similarities_to(maps, 1, text), expected.detach())
+
+
 # Loss
 
 
@@ -220,6 +228,7 @@ def test_a_heat_map_is_the_weighted_sum_of_the_maps_stretched_to_0_and_1() -> No
     similarities = torch.linspace(-0.5, 0.9, C)
     for keep, weights in ((False, similarities.clamp(min=0)), (True, similarities)):
         expected = sum(float(weight) * one.numpy() for weight, one in zip(weights, maps, strict=True))
+        np.testing.assert_allclose(weighted_map(maps, similarities, keep_negative=keep), expected, atol=1e-5)
         expected = (expected - expected.min()) / (expected.max() - expected.min())
         found = heat_map(maps, similarities, MAP_SIZE, keep_negative=keep)
         assert found.dtype == np.float32
@@ -238,41 +247,12 @@ def test_a_channel_that_speaks_against_the_attribute_does_not_move_the_maximum()
     assert peaks == [(1, 1), (3, 3)]
 
 
-def test_a_heat_map_has_the_size_of_the_image_and_its_places() -> None:
-    maps = torch.zeros(1, *MAP_SIZE, dtype=torch.float16)
-    maps[0, 2, 1] = 5.0
-    heat = heat_map(maps, torch.tensor([0.8]), (40, 60))
-    assert heat.shape == (40, 60)
-    assert (heat.min(), heat.max()) == (0, 1)
-    hottest = np.argwhere(heat > 0.9).mean(axis=0)
-    np.testing.assert_allclose(hottest, (10 * 2.5 - 0.5, 20 * 1.5 - 0.5), atol=0.5)  # the middle of the cell
-
-
 def test_a_heat_map_without_contrast_is_0() -> None:
     for maps, similarity in ((torch.ones(1, 3, 3), 0.5), (some_maps()[0, :1], -0.5)):
         assert not heat_map(maps, torch.tensor([similarity]), (6, 6)).any()
 
 
 # Maps
-
-
-def test_the_last_maps_of_an_efficientnet_have_the_pooled_features_as_mean() -> None:
-    torch.manual_seed(0)
-    encoder = EfficientNet("efficientnet-lite0").eval()
-    images = torch.randn(2, 1, 64, 32)
-    with torch.no_grad():
-        maps = last_maps(encoder, images)
-        assert maps.shape == (2, encoder.num_features, 2, 1)
-        torch.testing.assert_close(maps.mean(dim=(2, 3)), encoder(images))
-
-
-def test_the_last_maps_of_a_timm_model_are_its_last_inner_ones() -> None:
-    encoder = TimmEncoder("test_vit", (32, 64)).eval()
-    images = torch.randn(1, 1, 32, 64)
-    with torch.no_grad():
-        maps = last_maps(encoder, images)
-        assert maps.shape == (1, encoder.num_features, 2, 4)
-        assert torch.equal(maps, encoder.maps(images)[-1])
 
 
 def test_pooling_averages_squares_of_cells() -> None:

@@ -6,6 +6,7 @@ import torch
 
 from mammoclip.errors import ModelError
 from mammoclip.models import LoadedModel, normalise
+from mammoclip.models.relevance import gradient_map, last_maps
 
 
 @pytest.fixture
@@ -52,8 +53,26 @@ def test_images_that_were_not_preprocessed_are_refused(loaded, images):
         loaded.encode_image(images)
 
 
+def test_a_sentence_is_explained_by_grad_cam_at_the_size_of_the_input(loaded):
+    images = torch.randn(2, 1, 64, 64)
+    heat = loaded.explain(images, "a mass")
+    assert heat.dtype == np.float32 and heat.shape == (2, 64, 64)
+    cells = gradient_map(loaded, last_maps(loaded.model.image_encoder, images), loaded.encode_text("a mass"))[:, 0]
+    for image, of_image in zip(heat, cells, strict=True):
+        assert bool(of_image.any()) == bool(image.any())
+        if image.any():
+            assert (image.min(), image.max()) == (0, 1)
+            row, column = np.unravel_index(int(of_image.argmax()), (2, 2))
+            assert image[63 * row, 63 * column] == 1
+    assert heat.any()
+    np.testing.assert_array_equal(loaded.explain(images.expand(-1, 3, -1, -1), "a mass"), heat)
+    with pytest.raises(ModelError, match="call preprocess first"):
+        loaded.explain(images[0], "a mass")
+
+
 def test_half_precision_models_return_float32(loaded):
     loaded.model.to(torch.bfloat16)
+    assert loaded.explain(torch.randn(1, 1, 64, 32), "mass").dtype == np.float32
     assert loaded.encode_image(torch.randn(1, 1, 64, 32)).dtype == torch.float32
     assert loaded.encode_text("mass").dtype == torch.float32
 
