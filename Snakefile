@@ -1,6 +1,6 @@
 # Mammo-CLIP from raw DICOM to the tables of the paper. Data walks down one street, a rule file per stage:
 #
-#   (generate) -> index -> shard -> tabulate -> pretrain -> evaluate -> paper
+#   (generate) -> index -> shard -> tabulate -> pretrain -> evaluate, localize -> paper
 #
 # snakemake --workflow-profile workflow/profiles/local                                          everything
 # snakemake --workflow-profile workflow/profiles/local tabulate                                 up to one stage
@@ -23,6 +23,7 @@ include: "rules/shard.smk"
 include: "rules/tabulate.smk"
 include: "rules/pretrain.smk"
 include: "rules/evaluate.smk"
+include: "rules/localize.smk"
 include: "rules/paper.smk"
 
 
@@ -33,6 +34,7 @@ localrules:
     tabulate,
     pretrain,
     evaluate,
+    localize,
     paper,
 
 
@@ -58,6 +60,7 @@ rule all:
         ),
         collect(rules.embed_prompts.output, run=settings.pretrain.runs),
         EVALUATIONS,
+        LOCALIZATIONS,
         rules.build_paper.output,
     message:
         "everything is up to date"
@@ -95,6 +98,11 @@ rule evaluate:
         ),
         collect(rules.embed_prompts.output, run=settings.pretrain.runs),
         EVALUATIONS,
+
+
+rule localize:
+    input:
+        LOCALIZATIONS,
 
 
 rule paper:

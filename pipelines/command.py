@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mammoclip.config import Section, parse_section
 from mammoclip.errors import ConfigError, Interrupted, MammoClipError
@@ -58,3 +59,18 @@ def section_argument(section: type[S]) -> Callable[[str], S]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse
+
+
+def content_folder(work: Path, science: Sequence[Any], files: Sequence[Path]) -> Path:
+    """Return the folder below ``work`` for checkpoints of a job: other settings or other contents get another one.
+
+    Args:
+        work: undeclared folder of the job, which survives an interruption.
+        science: settings that decide the result, ready for JSON.
+        files: what is read, such as tables and weights; the images table holds the checksum of every PNG.
+    """
+    digest = hashlib.sha256(json.dumps(science, sort_keys=True).encode())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return work / digest.hexdigest()[:16]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import shutil
 from functools import partial
@@ -22,7 +20,7 @@ from mammoclip.evaluation.fine_tune import FineTuneJob, LabelledImages, fine_tun
 from mammoclip.models import load
 from mammoclip.models.cpu_memory import keep_freed_memory
 from mammoclip.training.distributed import start_processes, stop_processes
-from pipelines.command import run_stage, section_argument
+from pipelines.command import content_folder, run_stage, section_argument
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -92,13 +90,8 @@ def work_folder(arguments: argparse.Namespace) -> Path:
         section.fine_tune.model_dump(mode="json"),
         *(arguments.task, arguments.protocol, arguments.fraction, arguments.seed),
     ]
-    digest = hashlib.sha256(json.dumps(science, sort_keys=True).encode())
-    # The images table holds the checksum of every PNG.
-    for path in (arguments.images, arguments.attributes, arguments.labels, arguments.model / "model.safetensors"):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    folder: Path = arguments.work / digest.hexdigest()[:16]
-    return folder
+    tables = (arguments.images, arguments.attributes, arguments.labels)
+    return content_folder(arguments.work, science, [*tables, arguments.model / "model.safetensors"])
 
 
 if __name__ == "__main__":

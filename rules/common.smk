@@ -1,5 +1,6 @@
 # The configuration, validated at parse time, and what every rule needs of it.
 import json
+import shlex
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
@@ -28,7 +29,9 @@ EVALUATED = sorted(
 RETRIEVING = settings.pretrain.runs if settings.evaluate.retrieval else []
 TRAINED = settings.pretrain.all_datasets
 CELLS = settings.evaluate.evaluations(list(settings.pretrain.runs))
-DATASETS = sorted({*TRAINED, *EVALUATED})
+DETECTORS = settings.localize.detectors(list(settings.pretrain.runs))
+FACTORS = settings.localize.factors(list(settings.pretrain.runs))
+DATASETS = sorted({*TRAINED, *EVALUATED, *settings.localize.datasets})
 # SIGUSR1 is how SLURM announces the time limit; by itself torchrun would die of it and take the run along.
 TORCHRUN = "torchrun --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 SHARDS = [f"{number:05d}" for number in range(settings.shard.num_shards)]
@@ -42,8 +45,10 @@ wildcard_constraints:
     protocol=(
         "linear-probe|fine-tune" if settings.evaluate.mode == "compat" else "fine-tune"
     ),
+    detection="detection-frozen|detection-fine-tune",
     fraction=r"\d(\.\d+)?",
     seed=r"\d+",
+    target="[a-z_]+",
 
 
 def section(part):
@@ -155,6 +160,15 @@ def evaluate_section(*keys):
     return values
 
 
+def localize_section(*keys):
+    """Return a params function: these keys of localize, without what asks for other jobs."""
+    dumped = {
+        "include": {*keys},
+        "exclude": {"detection": {"matrix"}, "factor": {"runs", "datasets"}},
+    }
+    return lambda wildcards: settings.localize.model_dump_json(**dumped)
+
+
 def cell_file(cell):
     return f"{RESULTS}/evaluate/{cell.run}/{cell.dataset}/{cell.name}.parquet"
 
@@ -163,6 +177,39 @@ def predictions_of(wildcards):
     """Return the files of the cells of the matrix that a run and a data set have."""
     here = (wildcards.run, wildcards.dataset)
     return [cell_file(cell) for cell in CELLS if (cell.run, cell.dataset) == here]
+
+
+def detector_file(detector):
+    return (
+        f"{RESULTS}/localize/{detector.run}/{detector.dataset}/{detector.name}.parquet"
+    )
+
+
+def detectors_of(wildcards):
+    """Return the detectors that a run and a data set have."""
+    here = (wildcards.run, wildcards.dataset)
+    return [cell for cell in DETECTORS if (cell.run, cell.dataset) == here]
+
+
+def detections_of(wildcards):
+    return [*map(detector_file, detectors_of(wildcards))]
+
+
+def detection_arguments(wildcards):
+    """Return the detections of each detector with what it is: a file without any would not say."""
+    return [
+        f"--detections {cell.target} {cell.protocol} {cell.fraction:g} {cell.seed} {shlex.quote(detector_file(cell))}"
+        for cell in detectors_of(wildcards)
+    ]
+
+
+def of_factor(*files):
+    """Return an input function: these files of Mammo-FActOR, where a run has one on a data set."""
+    return lambda w: (
+        collect(files, run=w.run, dataset=w.dataset)
+        if (w.run, w.dataset) in FACTORS
+        else []
+    )
 
 
 def tested(files):

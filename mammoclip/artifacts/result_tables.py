@@ -151,11 +151,11 @@ RETRIEVAL = Table(
 )
 
 _OF_FINDING = {
-    "finding": FINDINGS.columns["finding"],
+    "finding": Column(pl.String, "mass, suspicious_calcification, ...; all_findings: the mean over the findings"),
     "protocol": Column(
         pl.String,
-        "detection-frozen, detection-fine-tune, mammo-factor; beside the last its baselines: similarity-map, grad-cam, "
-        "centre-prior, random",
+        "detection-frozen, detection-fine-tune, mammo-factor; beside the last its baselines: grad-cam, similarity-map, "
+        "centre-prior, random; followed by -shuffled: control, held against true boxes of other patients' images",
     ),
 }
 _TRAINED = {

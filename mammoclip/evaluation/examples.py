@@ -78,10 +78,7 @@ def labelled_images(
     else:
         if attribute not in LABELS.columns:
             raise ConfigError(f"evaluate.tasks.{name}: the table of labels has no {attribute!r}, which compat wants")
-        by_fold = pl.col("fold").replace_strict({0: "test", 1: "train", 2: "train"}, default=None)
-        own = pl.when(pl.col("fold").is_null()).then(pl.col("split").replace("validation", "train")).otherwise(by_fold)
-        split = pl.coalesce("given_split", own)
-        rows = labels.select("image_id", "patient_id", split=split, value=attribute).drop_nulls()
+        rows = labels.select("image_id", "patient_id", split=released_split(), value=attribute).drop_nulls()
     values = task.values or list(range(num_classes(task, name)))
     classes = dict(zip(values, range(len(values)), strict=True))
     label = pl.col("value").replace_strict(classes, default=None, return_dtype=pl.Int32)
@@ -92,6 +89,17 @@ def labelled_images(
             "leave the task out of the matrix for this data set"
         )
     return rows.sort("image_id", "label", maintain_order=True)
+
+
+def released_split() -> pl.Expr:
+    """Return the released split of the rows of the table ``labels``; null for what takes no part.
+
+    It is the data set's own, else by its folds: 0 is tested, 1 and 2 are trained on. Where it has neither, our split,
+    whose validation images are trained on.
+    """
+    by_fold = pl.col("fold").replace_strict({0: "test", 1: "train", 2: "train"}, default=None)
+    own = pl.when(pl.col("fold").is_null()).then(pl.col("split").replace("validation", "train")).otherwise(by_fold)
+    return pl.coalesce("given_split", own)
 
 
 def take_fraction(rows: pl.DataFrame, fraction: float, seed: int) -> pl.DataFrame:

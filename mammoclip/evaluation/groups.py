@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 
 from mammoclip.evaluation.subgroups import age_decades, size_bins
@@ -10,7 +9,9 @@ from mammoclip.evaluation.subgroups import age_decades, size_bins
 LESION_SIZE = "lesion size"
 """Known of images with a lesion alone, so its groups are compared with all negatives."""
 
-_SIZE_EDGES = (0.05, 0.1, 0.2)
+SIZE_EDGES = (0.05, 0.1, 0.2)
+"""Of the bins of the size of a lesion: the longer side of its box over the height of the PNG."""
+
 _DENSITIES = dict(enumerate("ABCD"))
 
 
@@ -47,6 +48,6 @@ def subgroups_of(
         "manufacturer",
         "view",
         pl.col("implant").replace_strict({0: "no", 1: "yes"}, default=None, return_dtype=pl.String),
-        size_bins(share, np.array(_SIZE_EDGES).tolist()).alias(LESION_SIZE),
+        size_bins(share, SIZE_EDGES).alias(LESION_SIZE),
     )
     return groups.select("image_id", *(name for name in groups.columns[1:] if groups[name].n_unique() > 1))

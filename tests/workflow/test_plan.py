@@ -14,6 +14,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 DEMO = ("--configfile", "workflow/demo.yaml")
+EVALUATION = (
+    *("extract_features", "embed_prompts", "predict_zero_shot", "fit_probe", "fine_tune", "retrieve"),
+    "compute_metrics",
+)
 
 
 def planned_jobs(output: str) -> dict[str, int]:
@@ -41,9 +45,12 @@ def test_the_demo_plans_every_stage_once_per_data_set_run_and_shard(snakemake: S
         "fine_tune": 2,
         "compute_metrics": 3,
         "retrieve": 3,
+        "train_detector": 3,
+        "train_factor": 1,
+        "compute_localization": 2,
         "build_paper": 1,
         "all": 1,
-        "total": 75,
+        "total": 81,
     }
 
 
@@ -55,6 +62,7 @@ def test_the_demo_plans_every_stage_once_per_data_set_run_and_shard(snakemake: S
         ("tabulate", "paraphrase_texts"),
         ("pretrain", "train_clip"),
         ("evaluate", "compute_metrics"),
+        ("localize", "compute_localization"),
         ("paper", "build_paper"),
     ],
 )
@@ -66,9 +74,11 @@ def test_each_stage_is_a_target_that_stops_there(
     street = [
         *("generate_phantom", "index_dataset", "crop_shard", "gather_shards", "tabulate_dataset", "paraphrase_texts"),
         *("train_clip", "extract_features", "embed_prompts", "predict_zero_shot", "fit_probe", "fine_tune"),
-        *("retrieve", "compute_metrics", "build_paper"),
+        *("retrieve", "compute_metrics", "train_detector", "train_factor", "compute_localization", "build_paper"),
     ]
     wanted = street[: street.index(last_rule) + 1]
+    if target == "localize":  # it needs the models, not their evaluation
+        wanted = [rule for rule in wanted if rule not in EVALUATION]
     page = {"describe_shards"} if target == "shard" else set()  # beside the street: nothing is made from it
     assert planned_jobs(plan.stdout + plan.stderr).keys() == {*wanted, *page, target, "total"}
 
@@ -136,6 +146,18 @@ def test_the_full_matrix_of_the_paper_plans_in_seconds(snakemake: Snakemake, tmp
     assert time.monotonic() - start < 60
 
 
+def test_the_localisation_charts_of_the_paper_are_planned_for_every_encoder(
+    snakemake: Snakemake, tmp_path: Path
+) -> None:
+    """Mass and calcification: frozen encoders on all patients, fine-tuned ones on 10, 50 and 100 %."""
+    arguments = ("--configfile", "config.yaml", "workflow/recipes/compat.yaml", "--config", f"results={tmp_path}")
+    plan = snakemake("--dry-run", *arguments, "--", "localize")
+    assert plan.returncode == 0, plan.stderr
+    jobs = planned_jobs(plan.stdout + plan.stderr)
+    runs, findings = 4, 2
+    assert jobs["train_detector"] == runs * findings * (1 + 3)
+
+
 def test_a_row_more_in_the_matrix_adds_its_jobs(snakemake: Snakemake, tmp_path: Path) -> None:
     override = tmp_path / "matrix.yaml"
     demo = yaml.safe_load((ROOT / "workflow" / "demo.yaml").read_text(encoding="utf-8"))
@@ -150,7 +172,7 @@ def test_a_row_more_in_the_matrix_adds_its_jobs(snakemake: Snakemake, tmp_path: 
     plan = snakemake("--dry-run", *DEMO, override, "--config", f"results={tmp_path}")
     assert plan.returncode == 0, plan.stderr
     jobs = planned_jobs(plan.stdout + plan.stderr)
-    assert (jobs["fine_tune"], jobs["total"]) == (4, 75 + 2)
+    assert (jobs["fine_tune"], jobs["total"]) == (4, 81 + 2)
 
 
 @pytest.mark.parametrize(("gpus", "processes", "resources"), [(0, 1, ("gpu=0",)), (4, 4, ("gpu=8", "gres=gpu:4"))])

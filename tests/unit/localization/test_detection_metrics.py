@@ -24,6 +24,7 @@ from mammoclip.localization.detection_metrics import (
     coco_average_precision,
     images_with_truths,
     match,
+    mean_average_precision_intervals,
 )
 
 Array = np.ndarray[Any, Any]
@@ -302,6 +303,32 @@ def test_intervals_are_those_of_resamples_spelled_out(seed: int) -> None:
     assert [found.value, found.low, found.high] == pytest.approx([expected.value, expected.low, expected.high])
     assert found.num_clusters == 10 and found.low < found.value < found.high
     assert intervals["AP@0.25"].value >= found.value > intervals["COCO AP"].value > 0
+
+
+def test_the_mean_over_findings_is_of_those_with_a_true_box_in_the_resample() -> None:
+    often, (detections, truths, patients) = simulate(0)[:2], simulate(1)
+    first = truths.images < 8  # of two patients alone: some resamples have none of these
+    rare = detections, Truths.of(truths.images[first], truths.boxes[first], truths.num_images)
+    never = detections, Truths.of([], [], truths.num_images)
+
+    def spelled(images: Array, _: Array) -> float:
+        values = [average_precision(*repeated(*cohort, images), 0.5) for cohort in (often, rare)]
+        return float(np.nanmean(values))
+
+    everything = np.arange(truths.num_images)
+    options: dict[str, Any] = {"num_resamples": 100, "seed": 2}
+    expected = clustered_bootstrap(spelled, everything, everything, patients, **options)
+    found = mean_average_precision_intervals([often, rare, never], patients, **options)["AP@0.5"]
+    assert [found.value, found.low, found.high] == pytest.approx([expected.value, expected.low, expected.high])
+    assert found.num_undefined == 0
+    alone = mean_average_precision_intervals([often], patients, **options)
+    assert alone == average_precision_intervals(*often, patients, **options)
+    assert math.isnan(mean_average_precision_intervals([never], patients, **options)["COCO AP"].value)
+
+
+def test_findings_of_different_images_have_no_mean() -> None:
+    with pytest.raises(ValueError, match=r"the same images, one finding at least; got \[2, 3\] images"):
+        mean_average_precision_intervals([(NONE, Truths.of([], [], n)) for n in (2, 3)], [0, 0], seed=0)
 
 
 def test_coco_ap_is_the_mean_over_its_thresholds() -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from mammoclip.config import Augmentation
+from mammoclip.config import Augmentation, DetectionSection
 from mammoclip.data.warp import WarpParameters, apply_warp, warp_boxes
 from mammoclip.errors import ArtifactError, ConfigError, Interrupted, MammoClipError, ModelError
 from mammoclip.localization.detector import build_detector
@@ -26,7 +26,6 @@ from mammoclip.localization.detector_training import (
     BoxedImages,
     Detected,
     DetectionJob,
-    DetectionOptions,
     ImageDetections,
     draw_boxed_warp,
     predict,
@@ -73,18 +72,18 @@ def make_detector(name: str = PLAIN, **changes: Any) -> Any:
     torch.manual_seed(0)
     encoder = TimmEncoder(name, SIZE_PX)
     options = {"mode": "strict", "trains_encoder": True, "anchor_sizes_px": (12, 24, 48, 96, 192), "seed": 1}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mammoclip.localization.detector._CHANNELS", 64)  # a narrow pyramid is trained in seconds
-        return build_detector(encoder, changes.pop("num_classes", 1), SIZE_PX, **(options | changes))
+    options["channels"] = 64  # a narrow pyramid is trained in seconds
+    return build_detector(encoder, changes.pop("num_classes", 1), SIZE_PX, **(options | changes))
 
 
 def make_job(work: Path, **changes: Any) -> DetectionJob:
     """A short training; what ``changes`` name is of the job, or else of its options."""
     of_job = {name: changes.pop(name) for name in list(changes) if name in DetectionJob.__dataclass_fields__}
-    short = {"augmentation": MILD, "num_epochs": 2, "batch_size": 4, "learning_rate": 1e-3, **changes}
+    short = {"augmentation": MILD, "num_epochs": 2, "batch_size": 4, "learning_rate": 1e-3}
+    short |= {"height_px": SIZE_PX[0], "width_px": SIZE_PX[1], **changes}
     parts = {"train": boxed(8), "validation": boxed(3, 100), "test": boxed(3, 200)}
-    fixed = {"size_px": SIZE_PX, "read_image": read_image, "mode": "strict", "seed": 3}
-    return DetectionJob(DetectionOptions(**short), work=work, **(parts | fixed | of_job))
+    fixed = {"read_image": read_image, "mode": "strict", "seed": 3}
+    return DetectionJob(DetectionSection(**short), work=work, **(parts | fixed | of_job))
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -197,7 +196,7 @@ def test_the_detector_sees_boxes_and_pixels_moved_alike(tmp_path: Path) -> None:
 
     flipped = replace(
         job,
-        options=replace(job.options, augmentation=flip),
+        section=job.section.model_copy(update={"augmentation": flip}),
         train=replace(job.train, boxes=mirrored),
         read_image=read_mirrored,
         work=tmp_path / "1",
@@ -410,12 +409,12 @@ def crowded(part: BoxedImages) -> BoxedImages:
         (
             {"validation": crowded(boxed(3, 100))},
             ConfigError,
-            "image '100-1' has 3 boxes; raise max_detections, which is 2",
+            "image '100-1' has 3 boxes; raise localize.detection.max_detections, which is 2",
         ),
         ({"batch_size": 9}, ConfigError, "batch_size=9 has to be .* no more than the 8 training images"),
         ({"world_size": 3}, ConfigError, "batch_size=4 has to be a multiple of the 3 processes"),
-        ({"size_px": (64, 32)}, ArtifactError, r"image '\d+-1' is 64 x 64 pixels .* takes 64 x 32"),
-        ({"learning_rate": 1e30}, ModelError, "not finite in epoch 1; lower its learning_rate"),
+        ({"width_px": 32}, ArtifactError, r"image '\d+-1' is 64 x 64 pixels .* takes 64 x 32"),
+        ({"learning_rate": 1e30}, ModelError, "not finite in epoch 1; lower localize.detection.learning_rate"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(
