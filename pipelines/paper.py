@@ -11,17 +11,27 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from mammoclip.artifacts import write_text
-from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
+from mammoclip.config import EvaluateSection, LocalizeSection, PaperSection, PretrainSection
 from mammoclip.paper.calibration_table import calibration_grid, calibration_table
+from mammoclip.paper.chance import check_chance
 from mammoclip.paper.classification import classification_csv, classification_grid, compare_with_controls
 from mammoclip.paper.comparisons import comparisons, comparisons_grid
 from mammoclip.paper.conservation import balance_books
 from mammoclip.paper.crops import assign_colours, data_uri, draw_contact_sheet, read_crops, sample_images
 from mammoclip.paper.data_card import describe_data
-from mammoclip.paper.figures import draw_roc, draw_training, render_figure, save_figure
+from mammoclip.paper.figures import draw_roc, draw_training, render_figure, save_figure, to_webp
 from mammoclip.paper.grid import Grid, to_latex, to_markdown
 from mammoclip.paper.inputs import Inputs, load_inputs
-from mammoclip.paper.pictures import draw_pictures
+from mammoclip.paper.localization_pictures import draw_localization
+from mammoclip.paper.localization_table import (
+    attribution_grid,
+    attribution_table,
+    detection_grid,
+    detection_table,
+    lesion_size_grid,
+    lesion_size_table,
+)
+from mammoclip.paper.pictures import Picture, draw_pictures
 from mammoclip.paper.provenance import collect_provenance
 from mammoclip.paper.report import MAX_CROPS, DatasetCard, NamedFigure, Report, make_thumbnails, render_report
 from mammoclip.paper.retrieval_table import retrieval_grid, retrieval_table
@@ -45,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     paper: PaperSection = arguments.config
     evaluate: EvaluateSection = arguments.evaluate_config
     pretrain: PretrainSection = arguments.pretrain_config
+    localize: LocalizeSection = arguments.localize_config
     out: Path = arguments.out
     inputs = load_inputs(
         arguments.results,
@@ -53,19 +64,18 @@ def run(arguments: argparse.Namespace) -> None:
         paper=paper,
         pretrain=pretrain,
         evaluate=evaluate,
+        localize=localize,
     )
     books = [balance_books(tables) for tables in inputs.datasets.values()]
 
-    grids = _write_tables(inputs, evaluate, arguments.seed, out)
-    roc, training = draw_roc(inputs, evaluate), draw_training(inputs)
-    for name, figure in (("roc", roc), ("training", training)):
-        save_figure(figure, out / f"{name}.pdf")
-        save_figure(figure, out / f"{name}.png")
-    figures = [NamedFigure("ROC curves", _ROC_CAPTION.format(run=inputs.main.name), _picture(roc))]
+    grids = _write_tables(inputs, evaluate, localize, arguments.seed, out)
+    roc = _save_figure(draw_roc(inputs, evaluate), out / "roc")
+    training = _save_figure(draw_training(inputs), out / "training")
+    figures = {run.name: list[NamedFigure]() for run in (inputs.main, *inputs.untrained)}
+    figures[inputs.main.name].append(NamedFigure("ROC curves", _ROC_CAPTION.format(run=inputs.main.name), roc))
     for picture in draw_pictures(inputs, evaluate, arguments.seed):
-        for suffix in ("pdf", "png"):
-            save_figure(picture.figure, out / "figures" / f"{picture.name}.{suffix}")
-        figures.append(NamedFigure(picture.title, picture.caption, _picture(picture.figure)))
+        figures[picture.run].append(_save_picture(picture, out))
+    localized = [_save_picture(picture, out) for picture in draw_localization(inputs, localize, arguments.seed)]
 
     cards = _make_cards(inputs, paper.contact_sheet_images, arguments.seed, out)
     num_cards = min(paper.contact_sheet_images, MAX_CROPS // max(1, len(evaluate.showcase)))
@@ -77,6 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
         "paper": paper.model_dump(mode="json"),
         "evaluate": evaluate.model_dump(mode="json"),
         "pretrain": pretrain.model_dump(mode="json"),
+        "localize": localize.model_dump(mode="json"),
         "datasets": arguments.datasets,
         "adapters": arguments.adapters,
     }
@@ -86,10 +97,14 @@ def run(arguments: argparse.Namespace) -> None:
         inputs=inputs,
         evaluate=evaluate,
         pretrain=pretrain.of_run(paper.main_run),
+        localize=localize,
         headlines=compare_with_controls(inputs, evaluate),
+        chance=check_chance(inputs, evaluate),
         **grids,
-        figures=figures,
-        training=_picture(training),
+        figures=figures[inputs.main.name],
+        control_figures={run.name: figures[run.name] for run in inputs.untrained if figures[run.name]},
+        localization_figures=localized,
+        training=training,
         shared_patients=count_shared_patients(
             {name: tables.breasts for name, tables in inputs.datasets.items() if name in pretrain.all_datasets}
         ),
@@ -103,7 +118,9 @@ def run(arguments: argparse.Namespace) -> None:
     log.info("paper: report.html, %.1f MB", len(html.encode()) / 1e6)
 
 
-def _write_tables(inputs: Inputs, evaluate: EvaluateSection, seed: int, out: Path) -> dict[str, Grid]:
+def _write_tables(
+    inputs: Inputs, evaluate: EvaluateSection, localize: LocalizeSection, seed: int, out: Path
+) -> dict[str, Grid]:
     """Write every table as CSV, in full precision, and as Markdown and LaTeX; return what these two hold, by name."""
     compared = comparisons(inputs, evaluate, seed)
     calibrated = calibration_table(inputs, evaluate)
@@ -113,8 +130,11 @@ def _write_tables(inputs: Inputs, evaluate: EvaluateSection, seed: int, out: Pat
         "classification": (classification_csv(inputs), classification_grid(inputs, evaluate)),
         "comparisons": (_csv(compared), comparisons_grid(compared, inputs.is_compat)),
         "calibration": (_csv(calibrated), calibration_grid(calibrated, inputs.is_compat)),
-        "subgroups": (_csv(divided), subgroup_grid(divided, inputs.is_compat)),
+        "subgroups": (_csv(divided), subgroup_grid(divided, inputs)),
         "retrieval": (_csv(retrieved), retrieval_grid(inputs)),
+        "detection": (_csv(detection_table(inputs, localize)), detection_grid(inputs, localize)),
+        "lesion_sizes": (_csv(lesion_size_table(inputs, localize)), lesion_size_grid(inputs, localize)),
+        "attribution": (_csv(attribution_table(inputs, localize)), attribution_grid(inputs, localize)),
     }
     for name, (csv, grid) in tables.items():
         write_text(csv, out / f"{name}.csv")
@@ -135,14 +155,26 @@ def _make_cards(inputs: Inputs, num_images: int, seed: int, out: Path) -> list[D
         crops = read_crops(tables, sample_images(tables.images, num_images, seed))
         save_figure(draw_contact_sheet(crops, colours), out / f"contact_sheet.{name}.png")
         thumbnails = make_thumbnails(len(tables.images), crops, colours, len(inputs.datasets))
-        text_lengths = _picture(draw_text_lengths(tables.reports)) if len(tables.reports) else ""
+        text_lengths = _picture(render_figure(draw_text_lengths(tables.reports), "png")) if len(tables.reports) else ""
         cards.append(DatasetCard(describe_data(tables), text_lengths, thumbnails))
         log.info("paper: data card of %s, %d crops", name, len(crops))
     return cards
 
 
-def _picture(figure: Figure) -> str:
-    return data_uri(render_figure(figure, "png"), "image/png")
+def _save_picture(picture: Picture, out: Path) -> NamedFigure:
+    """Write a picture as vector and raster; return it as the report shows it."""
+    shown = _save_figure(picture.figure, out / "figures" / picture.name, is_photograph=picture.is_photograph)
+    return NamedFigure(picture.title, picture.caption, shown)
+
+
+def _save_figure(figure: Figure, path: Path, *, is_photograph: bool = False) -> str:
+    """Write a figure to a path without suffix as vector and raster; return the raster as a data URI."""
+    save_figure(figure, path.with_name(f"{path.name}.pdf"))
+    return _picture(save_figure(figure, path.with_name(f"{path.name}.png")), is_photograph=is_photograph)
+
+
+def _picture(png: bytes, *, is_photograph: bool = False) -> str:
+    return data_uri(to_webp(png, is_photograph=is_photograph), "image/webp")
 
 
 def _adapters(text: str) -> dict[str, str]:
@@ -157,6 +189,7 @@ if __name__ == "__main__":
     parser.add_argument("--config", type=section_argument(PaperSection), required=True)
     parser.add_argument("--evaluate-config", type=section_argument(EvaluateSection), required=True)
     parser.add_argument("--pretrain-config", type=section_argument(PretrainSection), required=True)
+    parser.add_argument("--localize-config", type=section_argument(LocalizeSection), required=True)
     parser.add_argument(
         "--adapters", type=_adapters, default={}, help="JSON: adapter of each data set, for the credits"
     )

@@ -13,6 +13,7 @@ rule build_paper:
             dataset=EVALUATED,
         ),
         evaluations=EVALUATIONS,
+        localizations=LOCALIZATIONS,
     output:
         tables=report(
             collect(
@@ -43,6 +44,25 @@ rule build_paper:
         retrieval=report(
             collect(f"{RESULTS}/paper/retrieval.{{kind}}", kind=["csv", "md", "tex"]),
             caption="../workflow/report/retrieval.rst",
+            category="Tables",
+        ),
+        detection=report(
+            collect(f"{RESULTS}/paper/detection.{{kind}}", kind=["csv", "md", "tex"]),
+            caption="../workflow/report/detection.rst",
+            category="Tables",
+        ),
+        lesion_sizes=report(
+            collect(
+                f"{RESULTS}/paper/lesion_sizes.{{kind}}", kind=["csv", "md", "tex"]
+            ),
+            caption="../workflow/report/lesion_sizes.rst",
+            category="Tables",
+        ),
+        attribution=report(
+            collect(
+                f"{RESULTS}/paper/attribution.{{kind}}", kind=["csv", "md", "tex"]
+            ),
+            caption="../workflow/report/attribution.rst",
             category="Tables",
         ),
         figures=report(
@@ -85,10 +105,11 @@ rule build_paper:
         mem_mb=4000,
         runtime=30,
     params:
-        stage="paper-v3",
+        stage="paper-v4",
         config=section(settings.paper),
         evaluate=section(settings.evaluate),
         pretrain=section(settings.pretrain),
+        localize=section(settings.localize),
         adapters=lambda wildcards: json.dumps(
             {name: settings.datasets[name].adapter for name in DATASETS}
         ),
@@ -100,5 +121,5 @@ rule build_paper:
         "paper: tables, figures and the report"
     shell:
         "python -m pipelines.paper --config {params.config:q} --evaluate-config {params.evaluate:q}"
-        " --pretrain-config {params.pretrain:q} --adapters {params.adapters:q} --datasets {params.datasets}"
-        " --seed {params.seed} --results {params.results:q} --out {params.out:q} --log {log:q}"
+        " --pretrain-config {params.pretrain:q} --localize-config {params.localize:q} --adapters {params.adapters:q}"
+        " --datasets {params.datasets} --seed {params.seed} --results {params.results:q} --out {params.out:q} --log {log:q}"

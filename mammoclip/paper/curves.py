@@ -33,13 +33,13 @@ class Band:
     high: FloatArray
 
 
-def title_of(task: str, dataset: str, *more: str) -> str:
-    """Return how a picture is called.
+def title_of(task: str, dataset: str, *more: str | None) -> str:
+    """Return how a picture is called; what is None is left out.
 
-    >>> title_of("skin_retraction", "vindr", "zero-shot")
-    'Skin retraction (vindr), zero-shot'
+    >>> title_of("skin_retraction", "vindr", "mammo-clip", "zero-shot")
+    'Skin retraction (vindr), mammo-clip, zero-shot'
     """
-    return ", ".join([f"{task_name(task)} ({dataset})", *more])
+    return ", ".join([f"{task_name(task)} ({dataset})", *(part for part in more if part is not None)])
 
 
 def select_evaluation(predictions: pl.DataFrame, task: str, protocol: str) -> pl.DataFrame:
@@ -73,7 +73,13 @@ def rows_of_test(predictions: pl.DataFrame, task: str) -> tuple[dict[str, pl.Dat
 
 
 def draw_curves(
-    predictions: pl.DataFrame, task: str, dataset: str, num_resamples: int, confidence: float, seed: int
+    predictions: pl.DataFrame,
+    task: str,
+    dataset: str,
+    num_resamples: int,
+    confidence: float,
+    seed: int,
+    run: str | None = None,
 ) -> Figure:
     """Return the ROC (left) and precision-recall curve (right) of every protocol on the test images.
 
@@ -87,10 +93,11 @@ def draw_curves(
         num_resamples: of the patients.
         confidence: coverage of the bands at each point.
         seed: of the resamples.
+        run: its name, for the title; None: the title names none.
     """
     evaluations, reason = rows_of_test(predictions, task)
     if reason:
-        return draw_note(f"{title_of(task, dataset)}: no ROC curve, because {reason}.")
+        return draw_note(f"{title_of(task, dataset, run)}: no ROC curve, because {reason}.")
     first = next(iter(evaluations.values()))
     labels, num_patients = first["label"].to_numpy(), first["patient_id"].n_unique()
     with figure_style():
@@ -118,7 +125,7 @@ def draw_curves(
         tested = f"{len(labels):,} test images, {labels.sum():,} positive, of {num_patients:,} patients"
         bands = f"bands: {format_percent(confidence)}, patients resampled"
         figure.suptitle(
-            f"{title_of(task, dataset)}: {tested}\n{bands if num_patients > 1 else 'no bands of one patient'}"
+            f"{title_of(task, dataset, run)}: {tested}\n{bands if num_patients > 1 else 'no bands of one patient'}"
         )
         return figure
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
 from mammoclip.paper.curves import select_evaluation, title_of
 from mammoclip.paper.figures import draw_note, figure_style
 from mammoclip.paper.histograms import find_choice
+from mammoclip.paper.overlays import TRUE_COLOUR, draw_box, show_crop
 from mammoclip.paper.wording import finding_name, format_number
 
 KINDS: Mapping[str, tuple[bool, bool]] = MappingProxyType(
@@ -34,7 +32,6 @@ KINDS: Mapping[str, tuple[bool, bool]] = MappingProxyType(
 _RAREST_FIRST = ("false negative", "false positive", "true positive", "true negative")
 _WIDTH_IN, _WIDTH_PX = 1.3, 260
 _EMPTY_IN = 1.1  # height of a row without an image
-_BOX_COLOUR = "#F0E442"  # yellow of Okabe and Ito: on grey it is none of the greys
 
 ReadCrop = Callable[[str], npt.NDArray[np.uint8]]
 """``read_crop(image_id)`` returns the crop, height x width."""
@@ -80,6 +77,7 @@ def draw_gallery(
     protocol: str,
     num_per_kind: int,
     finding: str | None = None,
+    run: str | None = None,
 ) -> Figure:
     """Return a row of crops per kind of hit and error, the surest of the test images, with boxes and scores.
 
@@ -95,8 +93,9 @@ def draw_gallery(
         protocol: zero-shot, linear-probe or fine-tune.
         num_per_kind: images of each kind at most, at least 1.
         finding: whose boxes are drawn; None: that of the task's name.
+        run: its name, for the title; None: the title names none.
     """
-    title = title_of(task, dataset, protocol)
+    title = title_of(task, dataset, run, protocol)
     rows = select_evaluation(predictions, task, protocol).filter(split="test")
     if rows.is_empty():
         return draw_note(f"{title}: no gallery, because there are no test images with a label and a score.")
@@ -132,20 +131,6 @@ def draw_gallery(
 
 
 def _draw_crop(axes: Axes, crop: npt.NDArray[np.uint8], boxes: pl.DataFrame) -> None:
-    height, width = crop.shape
-    size = (_WIDTH_PX, max(1, round(_WIDTH_PX * height / width)))
-    small = cv2.resize(crop, size, interpolation=cv2.INTER_AREA) if width > _WIDTH_PX else crop
-    axes.imshow(small, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="antialiased")
-    for x_min, y_min, x_max, y_max in boxes.rows():
-        # A bright line on a black one: seen on dark and on bright tissue.
-        axes.add_patch(
-            Rectangle(
-                (x_min, y_min),
-                x_max - x_min,
-                y_max - y_min,
-                fill=False,
-                edgecolor=_BOX_COLOUR,
-                linewidth=1.2,
-                path_effects=[withStroke(linewidth=2.8, foreground="black")],
-            )
-        )
+    show_crop(axes, crop, _WIDTH_PX)
+    for box in boxes.rows():
+        draw_box(axes, box, TRUE_COLOUR)

@@ -16,6 +16,7 @@ from mammoclip.paper.wording import format_number
 
 NUM_BINS = 30
 _UNBALANCED = 10  # on one linear axis the smaller class would lie flat
+_TITLE_WIDTH = 42  # characters over one panel
 _LABELS = (("negative", BLUE, "////"), ("positive", VERMILION, ""))
 
 
@@ -49,7 +50,9 @@ def set_count_axis(axes: Axes, smaller: int, larger: int) -> None:
         axes.set_ylim(bottom=0.7)
 
 
-def draw_histograms(predictions: pl.DataFrame, choices: pl.DataFrame, task: str, dataset: str) -> Figure:
+def draw_histograms(
+    predictions: pl.DataFrame, choices: pl.DataFrame, task: str, dataset: str, run: str | None = None
+) -> Figure:
     """Return one panel per protocol: the scores of positive and negative test images, and the validation threshold.
 
     Of the trained protocols the largest fraction is shown, of its seeds the lowest.
@@ -59,27 +62,29 @@ def draw_histograms(predictions: pl.DataFrame, choices: pl.DataFrame, task: str,
         choices: table of this name, of the same run.
         task: a task of two classes.
         dataset: its name.
+        run: its name, for the title; None: the title names none.
     """
     evaluations, reason = rows_of_test(predictions, task)
+    title = title_of(task, dataset, run)
     if reason:
-        return draw_note(f"{title_of(task, dataset)}: no histograms, because {reason}.")
+        return draw_note(f"{title}: no histograms, because {reason}.")
     with figure_style():
         figure = Figure(figsize=(0.6 + 3.4 * len(evaluations), 3.8), layout="constrained")
         panels = figure.subplots(1, len(evaluations), squeeze=False)[0]
         for axes, (protocol, rows) in zip(panels, evaluations.items(), strict=True):
             threshold, reason = find_choice(choices, dataset, rows, "threshold")
             _draw_scores(axes, rows)
-            title = f"{protocol}\n" + textwrap.fill(f"no threshold: {reason}", 38)
+            name = f"{protocol}\n" + textwrap.fill(f"no threshold: {reason}", 38)
             if threshold is not None:
                 axes.axvline(threshold, color="black", lw=1.2, ls=(0, (4, 2)), label="validation threshold")
-                title = f"{protocol}\nthreshold {format_number(threshold, 3)}"
-            axes.set_title(title)
+                name = f"{protocol}\nthreshold {format_number(threshold, 3)}"
+            axes.set_title(name)
         panels[0].set_ylabel("test images")
         handles = {
             name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
-        figure.suptitle(title_of(task, dataset))
+        figure.suptitle(textwrap.fill(title, _TITLE_WIDTH * len(evaluations)))
         return figure
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from mammoclip.artifacts import (
     ATTRIBUTES,
+    ATTRIBUTIONS,
     BREASTS,
     CHOICES,
+    DETECTIONS,
     FINDINGS,
+    HEAT_MAPS,
     IMAGES,
     INDEX,
+    LABELS,
+    LOCALIZATION,
     MANIFEST,
     METRICS,
     PREDICTIONS,
@@ -25,7 +30,7 @@ from mammoclip.artifacts import (
     Table,
     read_table,
 )
-from mammoclip.config import Control, EvaluateSection, PaperSection, PretrainSection
+from mammoclip.config import FACTOR, Control, EvaluateSection, LocalizeSection, PaperSection, PretrainSection
 from mammoclip.datasets import ADAPTERS
 from mammoclip.datasets.base import Source
 from mammoclip.errors import ArtifactError, ConfigError
@@ -45,6 +50,7 @@ class DatasetTables:
     images: pl.DataFrame
     findings: pl.DataFrame
     attributes: pl.DataFrame
+    labels: pl.DataFrame
     reports: pl.DataFrame
     breasts: pl.DataFrame
     tabulate_rejects: pl.DataFrame
@@ -56,6 +62,9 @@ class RunResults:
 
     ``predictions`` are by data set, of all evaluations of the run, and of repeated controls the first repeat; a data
     set that the run was not evaluated on has none. ``metrics`` and ``choices`` are of all data sets.
+
+    ``localization`` is of all data sets. ``detections``, of detectors and of Mammo-FActOR with its baselines, and
+    ``attributions`` and ``heat_maps`` are by data set, empty for one that nothing of the run localised on.
     """
 
     name: str
@@ -65,6 +74,10 @@ class RunResults:
     predictions: Mapping[str, pl.DataFrame]
     choices: pl.DataFrame
     retrieval: pl.DataFrame
+    localization: pl.DataFrame = field(default_factory=LOCALIZATION.empty)
+    detections: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    attributions: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    heat_maps: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,11 @@ class Inputs:
     def controls(self) -> list[RunResults]:
         """The control runs."""
         return [run for run in self.runs if run.control != "none"]
+
+    @property
+    def untrained(self) -> list[RunResults]:
+        """The control runs that were never trained, for which all is shown that is shown for the main run."""
+        return [run for run in self.runs[1:] if run.control == "untrained"]
 
     @property
     def is_compat(self) -> bool:
@@ -127,11 +145,12 @@ def load_inputs(
     paper: PaperSection,
     pretrain: PretrainSection,
     evaluate: EvaluateSection,
+    localize: LocalizeSection,
 ) -> Inputs:
     """Read every table that the report needs.
 
     Raises:
-        ConfigError: the main run or an evaluated data set is not among those given.
+        ConfigError: the main run, or a data set of evaluation or localisation, is not among those given.
         ArtifactError: names the file that is missing or not what it should be.
     """
     if paper.main_run not in pretrain.runs:
@@ -139,16 +158,17 @@ def load_inputs(
             f"paper.main_run names {paper.main_run!r}, which is not under pretrain.runs: {', '.join(pretrain.runs)}"
         )
     evaluated = [*evaluate.datasets, *evaluate.showcase, *evaluate.retrieval]
-    unknown = [name for name in evaluated if name not in datasets]
-    if unknown:
-        raise ConfigError(f"evaluate names the data set {unknown[0]!r}, which is not among {', '.join(datasets)}")
+    for section, names in (("evaluate", evaluated), ("localize", localize.datasets)):
+        unknown = [name for name in names if name not in datasets]
+        if unknown:
+            raise ConfigError(f"{section} names the data set {unknown[0]!r}, which is not among {', '.join(datasets)}")
     reader = _Reader(results)
     tables = {
         name: _load_dataset(reader, name, ADAPTERS[adapters[name]].source if name in adapters else None)
         for name in datasets
     }
-    names = [paper.main_run, *(name for name in pretrain.runs if name != paper.main_run)]
-    runs = [_load_run(reader, name, pretrain.runs[name].control, evaluate) for name in names]
+    ordered = [paper.main_run, *(name for name in pretrain.runs if name != paper.main_run)]
+    runs = [_load_run(reader, name, pretrain.runs[name].control, evaluate, localize) for name in ordered]
     return Inputs(results, tables, runs, sorted(reader.files))
 
 
@@ -165,14 +185,15 @@ class _Reader:
 
     def require(self, path: str) -> None:
         if not (self.results / path).is_file():
-            raise ArtifactError(f"{self.results / path} does not exist; run the pretrain stage first")
+            stage = Path(path).parts[0]
+            raise ArtifactError(f"{self.results / path} does not exist; run the {stage} stage first")
         self.files.append(path)
 
 
 def _load_dataset(reader: _Reader, name: str, source: Source | None) -> DatasetTables:
     tabulated = {
         table.name: reader.read(table, f"tabulate/{name}/{table.name}.parquet")
-        for table in (IMAGES, FINDINGS, ATTRIBUTES, REPORTS, BREASTS)
+        for table in (IMAGES, FINDINGS, ATTRIBUTES, LABELS, REPORTS, BREASTS)
     }
     return DatasetTables(
         name=name,
@@ -187,7 +208,9 @@ def _load_dataset(reader: _Reader, name: str, source: Source | None) -> DatasetT
     )
 
 
-def _load_run(reader: _Reader, run: str, control: Control, evaluate: EvaluateSection) -> RunResults:
+def _load_run(
+    reader: _Reader, run: str, control: Control, evaluate: EvaluateSection, localize: LocalizeSection
+) -> RunResults:
     folder = f"evaluate/{run}"
     cells = [(cell.dataset, cell.name) for cell in evaluate.evaluations([run]) if cell.run == run]
     shown = [(dataset, f"{task}/zero-shot") for dataset in evaluate.showcase for task in evaluate.tasks]
@@ -208,4 +231,33 @@ def _load_run(reader: _Reader, run: str, control: Control, evaluate: EvaluateSec
         predictions={name: pl.concat(tables) for name, tables in predictions.items()},
         choices=pl.concat([CHOICES.empty(), *choices]),
         retrieval=reader.read(RETRIEVAL, f"{folder}/retrieval.parquet") if evaluate.retrieval else RETRIEVAL.empty(),
+        localization=_load_localization(reader, run, localize),
+        **_load_localized(reader, run, localize),
     )
+
+
+def _load_localization(reader: _Reader, run: str, localize: LocalizeSection) -> pl.DataFrame:
+    localized = [*((cell.run, cell.dataset) for cell in localize.detectors([run])), *localize.factors([run])]
+    datasets = dict.fromkeys(dataset for name, dataset in localized if name == run)
+    tables = [reader.read(LOCALIZATION, f"localize/{run}/{name}/localization.parquet") for name in datasets]
+    return pl.concat([LOCALIZATION.empty(), *tables])
+
+
+def _load_localized(reader: _Reader, run: str, localize: LocalizeSection) -> dict[str, dict[str, pl.DataFrame]]:
+    """Return detections, attributions and heat maps of a run, each by data set, with an empty one where none is."""
+    tables = (DETECTIONS, ATTRIBUTIONS, HEAT_MAPS)
+    found = {table.name: {dataset: table.empty() for dataset in localize.datasets} for table in tables}
+
+    def add(table: Table, dataset: str, name: str) -> None:
+        more = reader.read(table, f"localize/{run}/{dataset}/{name}.parquet")
+        found[table.name][dataset] = pl.concat([found[table.name][dataset], more])
+
+    for cell in localize.detectors([run]):
+        if cell.run == run:
+            add(DETECTIONS, cell.dataset, cell.name)
+    for name, dataset in localize.factors([run]):
+        if name == run:
+            for table in tables:
+                add(table, dataset, f"{FACTOR}/{table.name}")
+            reader.require(f"localize/{run}/{dataset}/{FACTOR}/factor.safetensors")
+    return found

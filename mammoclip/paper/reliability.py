@@ -66,7 +66,13 @@ def reliability_bins(labels: IntArray, probabilities: FloatArray, patients: IntA
 
 
 def draw_reliability(
-    predictions: pl.DataFrame, choices: pl.DataFrame, task: str, dataset: str, protocol: str, confidence: float
+    predictions: pl.DataFrame,
+    choices: pl.DataFrame,
+    task: str,
+    dataset: str,
+    protocol: str,
+    confidence: float,
+    run: str | None = None,
 ) -> Figure:
     """Return the reliability diagram of the test images before and after temperature scaling, with counts below.
 
@@ -79,8 +85,9 @@ def draw_reliability(
         dataset: its name.
         protocol: zero-shot, linear-probe or fine-tune.
         confidence: coverage of the intervals.
+        run: its name, for the title; None: the title names none.
     """
-    title = title_of(task, dataset, protocol)
+    title = title_of(task, dataset, run, protocol)
     rows = select_evaluation(predictions, task, protocol).filter(split="test")
     if rows.is_empty():
         return draw_note(f"{title}: no reliability diagram, because there are no test images with a label and a score.")

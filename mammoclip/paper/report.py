@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from mammoclip.config import EvaluateSection, PretrainSection
+from mammoclip.config import EvaluateSection, LocalizeSection, PretrainSection
 from mammoclip.datasets.base import Source
+from mammoclip.paper.chance import ChanceCheck
 from mammoclip.paper.classification import Headline
 from mammoclip.paper.conservation import Conservation
 from mammoclip.paper.crops import Crop, crop_data_uri
@@ -17,7 +18,7 @@ from mammoclip.paper.page import load_page
 from mammoclip.paper.provenance import Provenance
 from mammoclip.paper.shared_patients import SharedPatients
 from mammoclip.paper.showcase import Showcase
-from mammoclip.paper.wording import PROTOCOL_MEANINGS, ROLES, finding_name, format_percent
+from mammoclip.paper.wording import LOCALIZATION_MEANINGS, PROTOCOL_MEANINGS, ROLES, finding_name, format_percent
 
 MAX_CROPS = 96  # over all data sets, of showcases and of data cards each; more would be too heavy to send
 TITLE = "Mammo-CLIP report"
@@ -56,18 +57,28 @@ class NamedFigure:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the template shows; pictures are data URIs."""
+    """All that the template shows; pictures are data URIs.
+
+    ``figures`` are of the main run; ``control_figures`` of every untrained control, by its name.
+    """
 
     inputs: Inputs
     evaluate: EvaluateSection
     pretrain: PretrainSection
+    localize: LocalizeSection
     headlines: Sequence[Headline]
+    chance: Sequence[ChanceCheck]
     classification: Grid
     comparisons: Grid
     calibration: Grid
     subgroups: Grid
     retrieval: Grid
+    detection: Grid
+    lesion_sizes: Grid
+    attribution: Grid
     figures: Sequence[NamedFigure]
+    control_figures: Mapping[str, Sequence[NamedFigure]]
+    localization_figures: Sequence[NamedFigure]
     training: str
     shared_patients: Sequence[SharedPatients]
     showcases: Sequence[Showcase]
@@ -91,6 +102,7 @@ def render_report(report: Report) -> str:
     """Return the HTML of ``report.html``."""
     above = [verdict for headline in report.headlines for verdict in headline.above]
     occurring = {protocol for run in report.inputs.runs for protocol in run.metrics["protocol"]}
+    localized = {protocol for run in report.inputs.runs for protocol in run.localization["protocol"]}
     return load_page("report.html").render(
         **{field.name: getattr(report, field.name) for field in fields(report)},
         title=TITLE,
@@ -99,6 +111,8 @@ def render_report(report: Report) -> str:
         num_compared=len(above),
         roles=ROLES,
         protocols={name: meaning for name, meaning in PROTOCOL_MEANINGS.items() if name in occurring},
+        localization_confidence=format_percent(report.localize.confidence),
+        localization_protocols={name: meaning for name, meaning in LOCALIZATION_MEANINGS.items() if name in localized},
         trained_on=describe_training(report.inputs, report.pretrain),
     )
 

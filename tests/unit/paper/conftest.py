@@ -31,12 +31,13 @@ from mammoclip.artifacts import (
     STEPS,
     write_table,
 )
-from mammoclip.config import EvaluateSection, Evaluation, PaperSection, PretrainSection
+from mammoclip.config import EvaluateSection, Evaluation, LocalizeSection, PaperSection, PretrainSection
 from mammoclip.data.breasts import make_breasts
 from mammoclip.evaluation.examples import predictions_frame
 from mammoclip.evaluation.retrieve import Breasts, retrieval_table
 from mammoclip.paper.inputs import Inputs, load_inputs
 from pipelines import compute_metrics
+from tests.unit.paper.localized import FINDING, write_localization
 
 HEIGHT, WIDTH = 96, 64
 NUM_PATIENTS = 6
@@ -70,13 +71,25 @@ def evaluate() -> EvaluateSection:
 
 
 @pytest.fixture(scope="session")
-def pristine_results(tmp_path_factory: pytest.TempPathFactory, evaluate: EvaluateSection) -> Path:
+def localize() -> LocalizeSection:
+    protocols, fractions = ["detection-frozen", "detection-fine-tune"], [0.5, 1.0]
+    one = {"datasets": ["cohort"], "targets": [FINDING], "protocols": protocols, "fractions": fractions}
+    all_of_them = {"datasets": ["cohort"], "targets": ["all_findings"], "protocols": protocols[:1], "seeds": [0, 1]}
+    matrix = [one, {**all_of_them, "runs": ["main-run"]}]
+    return LocalizeSection.model_validate({"detection": {"matrix": matrix}, "factor": {"datasets": ["cohort"]}})
+
+
+@pytest.fixture(scope="session")
+def pristine_results(
+    tmp_path_factory: pytest.TempPathFactory, evaluate: EvaluateSection, localize: LocalizeSection
+) -> Path:
     """The results folder for tests that only read it."""
     folder = tmp_path_factory.mktemp("pristine") / "results"
     for dataset in ("cohort", "films"):
         _write_dataset(folder, dataset, labelled=dataset == "cohort")
     for run, skill in SKILL.items():
         _write_run(folder, run, skill, evaluate)
+        write_localization(folder, run, 0.4 + 0.2 * skill, localize)
     return folder
 
 
@@ -88,11 +101,16 @@ def results(tmp_path: Path, pristine_results: Path) -> Path:
 
 @pytest.fixture
 def load(
-    results: Path, paper: PaperSection, pretrain: PretrainSection, evaluate: EvaluateSection
+    results: Path,
+    paper: PaperSection,
+    pretrain: PretrainSection,
+    evaluate: EvaluateSection,
+    localize: LocalizeSection,
 ) -> Callable[[], Inputs]:
     """Load the results folder as it is when called."""
     adapters = {"cohort": "phantom", "films": "cbis_ddsm"}
-    return lambda: load_inputs(results, list(adapters), adapters, paper=paper, pretrain=pretrain, evaluate=evaluate)
+    sections = {"paper": paper, "pretrain": pretrain, "evaluate": evaluate, "localize": localize}
+    return lambda: load_inputs(results, list(adapters), adapters, **sections)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from mammoclip.artifacts import (
     FINDINGS,
     IMAGES,
     INDEX,
+    LABELS,
     MANIFEST,
     REJECTS,
     REPORTS,
@@ -84,6 +85,7 @@ def tables() -> DatasetTables:
             ("d", "density", 3, "report"),
             ("d", "mass", 1, "report"),
         ),
+        labels=LABELS.empty(),
         reports=_rows(
             REPORTS, "patient_id section sentences",
             ("p1", "FINDINGS", ["no mass."]),

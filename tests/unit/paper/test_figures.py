@@ -2,14 +2,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import matplotlib as mpl
+import numpy as np
 import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
 from mammoclip.artifacts import PREDICTIONS, STEPS, read_table, write_table
 from mammoclip.config import EvaluateSection, TaskSection
-from mammoclip.paper.figures import draw_roc, draw_training, render_figure, save_figure
+from mammoclip.paper.figures import draw_roc, draw_training, render_figure, save_figure, to_webp
 from mammoclip.paper.inputs import Inputs
 from mammoclip.paper.wording import format_number
 
@@ -149,3 +151,25 @@ def test_steps_may_be_unsorted(results: Path, load: Callable[[], Inputs]) -> Non
     steps = read_table(STEPS, path)
     write_table(pl.concat([steps[20:], steps[:20]]), STEPS, path)
     assert render_figure(draw_training(load()), "png") == plain
+
+
+def _decoded(content: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_a_page_s_pictures_are_smaller_and_the_same(inputs: Inputs) -> None:
+    png = render_figure(draw_training(inputs), "png")
+    webp = to_webp(png)
+    assert np.array_equal(_decoded(webp), _decoded(png))
+    assert len(webp) < len(png)
+    assert to_webp(png) == webp
+
+
+def test_photographs_are_nearly_the_same_and_much_smaller() -> None:
+    figure = Figure(figsize=(2, 2))
+    tissue = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(320, 320)), (0, 0), 3)
+    figure.add_axes((0.0, 0.0, 1.0, 1.0)).imshow(tissue, cmap="gray")
+    png = render_figure(figure, "png")
+    webp = to_webp(png, is_photograph=True)
+    assert np.abs(_decoded(webp).astype(int) - _decoded(png)).mean() < 4
+    assert len(webp) < len(png) / 4

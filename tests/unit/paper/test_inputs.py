@@ -1,15 +1,22 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from mammoclip.artifacts import RETRIEVAL, read_table
-from mammoclip.config import EvaluateSection, PaperSection, PretrainSection
+from mammoclip.config import EvaluateSection, LocalizeSection, PaperSection, PretrainSection
 from mammoclip.datasets.cbis_ddsm import CbisDdsm
 from mammoclip.datasets.phantom_adapter import Phantom
 from mammoclip.errors import ArtifactError, ConfigError
 from mammoclip.paper.inputs import Inputs, in_order, load_inputs, principal
+
+
+def test_the_untrained_control_is_told_from_the_others(inputs: Inputs) -> None:
+    assert [run.name for run in inputs.untrained] == ["untrained"]
+    control, *others = [run for run in inputs.runs if run.control != "none"]
+    assert replace(inputs, runs=[control, *others]).untrained == []  # the main run is no control of itself
 
 
 def test_the_main_run_comes_first_and_controls_are_told_from_it(inputs: Inputs) -> None:
@@ -34,6 +41,14 @@ def test_the_main_run_comes_first_and_controls_are_told_from_it(inputs: Inputs) 
         "evaluate/main-run/cohort/metrics.parquet",
         "evaluate/main-run/cohort/choices.parquet",
         "evaluate/untrained/retrieval.parquet",
+        "tabulate/films/labels.parquet",
+        "localize/untrained/cohort/localization.parquet",
+        "localize/untrained/cohort/suspicious_calcification/detection-fine-tune-0.5-0.parquet",
+        "localize/main-run/cohort/all_findings/detection-frozen-1-1.parquet",
+        "localize/shuffled_reports/cohort/mammo-factor/detections.parquet",
+        "localize/main-run/cohort/mammo-factor/attributions.parquet",
+        "localize/main-run/cohort/mammo-factor/heat_maps.parquet",
+        "localize/main-run/cohort/mammo-factor/factor.safetensors",
     ],
 )
 def test_a_missing_artifact_is_named(load: Callable[[], Inputs], results: Path, path: str) -> None:
@@ -57,15 +72,18 @@ def test_a_data_set_has_the_source_of_its_adapter(inputs: Inputs) -> None:
 def test_an_unknown_main_run_is_an_error(results: Path, pretrain: PretrainSection, evaluate: EvaluateSection) -> None:
     with pytest.raises(ConfigError, match=r"paper\.main_run names 'other'"):
         load_inputs(
-            results, ["cohort", "films"], {}, paper=PaperSection(main_run="other"), pretrain=pretrain, evaluate=evaluate
-        )
+            results, ["cohort", "films"], {}, paper=PaperSection(main_run="other"), pretrain=pretrain,
+            evaluate=evaluate, localize=LocalizeSection(),
+        )  # fmt: skip
 
 
 def test_an_evaluated_data_set_must_be_given(
     results: Path, paper: PaperSection, pretrain: PretrainSection, evaluate: EvaluateSection
 ) -> None:
     with pytest.raises(ConfigError, match="'films'"):
-        load_inputs(results, ["cohort"], {}, paper=paper, pretrain=pretrain, evaluate=evaluate)
+        load_inputs(
+            results, ["cohort"], {}, paper=paper, pretrain=pretrain, evaluate=evaluate, localize=LocalizeSection()
+        )
 
 
 def test_a_retrieval_data_set_must_be_given(
@@ -73,7 +91,15 @@ def test_a_retrieval_data_set_must_be_given(
 ) -> None:
     retrieving = evaluate.model_copy(update={"retrieval": ["elsewhere"]})
     with pytest.raises(ConfigError, match="'elsewhere'"):
-        load_inputs(results, ["cohort", "films"], {}, paper=paper, pretrain=pretrain, evaluate=retrieving)
+        load_inputs(
+            results,
+            ["cohort", "films"],
+            {},
+            paper=paper,
+            pretrain=pretrain,
+            evaluate=retrieving,
+            localize=LocalizeSection(),
+        )
 
 
 def test_predictions_are_those_of_every_cell_of_the_matrix_by_data_set(inputs: Inputs) -> None:
@@ -105,7 +131,9 @@ def test_without_retrieval_no_such_file_is_read(
 ) -> None:
     (results / "evaluate/untrained/retrieval.parquet").unlink()
     without = evaluate.model_copy(update={"retrieval": []})
-    loaded = load_inputs(results, ["cohort", "films"], {}, paper=paper, pretrain=pretrain, evaluate=without)
+    loaded = load_inputs(
+        results, ["cohort", "films"], {}, paper=paper, pretrain=pretrain, evaluate=without, localize=LocalizeSection()
+    )
     assert all(run.retrieval.is_empty() for run in loaded.runs)
 
 
@@ -115,7 +143,15 @@ def test_a_run_that_the_matrix_leaves_out_needs_no_file(
     (results / "evaluate/untrained/cohort/metrics.parquet").unlink()
     rows = [row.model_copy(update={"runs": ["main-run"]}) for row in evaluate.matrix]
     restricted = evaluate.model_copy(update={"matrix": rows})
-    loaded = load_inputs(results, ["cohort", "films"], {}, paper=paper, pretrain=pretrain, evaluate=restricted)
+    loaded = load_inputs(
+        results,
+        ["cohort", "films"],
+        {},
+        paper=paper,
+        pretrain=pretrain,
+        evaluate=restricted,
+        localize=LocalizeSection(),
+    )
     assert len(loaded.main.metrics)
     assert loaded.runs[1].metrics.is_empty()
     assert loaded.runs[1].predictions["cohort"].is_empty()
@@ -135,3 +171,43 @@ def test_the_principal_evaluation_is_of_the_largest_fraction_and_of_its_seeds_th
 def test_rows_come_in_the_orders_given_and_else_stay() -> None:
     frame = pl.DataFrame({"task": ["x", "y", "x"], "n": [1, 2, 3]})
     assert in_order(frame, task=["y", "x"])["n"].to_list() == [2, 1, 3]
+
+
+def test_what_was_localised_is_that_of_every_cell_by_data_set(inputs: Inputs) -> None:
+    main, control = inputs.runs[:2]
+    assert main.localization["run"].unique().to_list() == ["main-run"]
+    assert set(main.detections) == set(main.attributions) == set(main.heat_maps) == {"cohort"}
+    cells = {("suspicious_calcification", "detection-frozen", share, 0) for share in (0.5, 1.0)}
+    cells |= {("suspicious_calcification", "detection-fine-tune", share, 0) for share in (0.5, 1.0)}
+    methods = {("suspicious_calcification", name, 1.0, 0) for name in ("mammo-factor", "grad-cam", "similarity-map")}
+    methods |= {("suspicious_calcification", name, 1.0, 0) for name in ("centre-prior", "random")}
+    columns = ["target", "protocol", "fraction", "seed"]
+    assert set(control.detections["cohort"].select(columns).rows()) == cells | methods
+    of_all = {("all_findings", "detection-frozen", 1.0, seed) for seed in (0, 1)}
+    assert set(main.detections["cohort"].select(columns).rows()) == cells | methods | of_all
+    assert set(main.heat_maps["cohort"]["protocol"]) == {"mammo-factor", "grad-cam", "similarity-map"}
+
+
+def test_files_of_localisation_are_listed(inputs: Inputs) -> None:
+    folder = "localize/untrained/cohort"
+    names = ("localization.parquet", "mammo-factor/heat_maps.parquet", "mammo-factor/factor.safetensors")
+    assert {f"{folder}/{name}" for name in names} <= set(inputs.files)
+    assert f"{folder}/all_findings/detection-frozen-1-0.parquet" not in inputs.files
+
+
+def test_a_data_set_of_localisation_must_be_given(
+    results: Path, paper: PaperSection, pretrain: PretrainSection, localize: LocalizeSection
+) -> None:
+    nothing = EvaluateSection.model_validate({"matrix": [], "retrieval": [], "showcase": []})
+    with pytest.raises(ConfigError, match="localize names the data set 'cohort', which is not among films"):
+        load_inputs(results, ["films"], {}, paper=paper, pretrain=pretrain, evaluate=nothing, localize=localize)
+
+
+def test_without_localisation_no_such_file_is_read(
+    results: Path, paper: PaperSection, pretrain: PretrainSection, evaluate: EvaluateSection
+) -> None:
+    datasets = ["cohort", "films"]
+    without = LocalizeSection()
+    loaded = load_inputs(results, datasets, {}, paper=paper, pretrain=pretrain, evaluate=evaluate, localize=without)
+    assert not [name for name in loaded.files if name.startswith("localize")]
+    assert all(run.localization.is_empty() and not run.detections for run in loaded.runs)
