@@ -184,13 +184,11 @@ def _check_optimum(labels: IntArray, logits: FloatArray, with_bias: bool) -> Non
         gain, separate = float(np.mean(own - logits.mean(axis=1))), bool((own >= others).all())
     if gain <= 1e-9 * np.abs(logits).max():
         raise MammoClipError(
-            "No temperature fits the validation cases best: their logits rank the classes no better than chance, and "
-            "the higher the temperature the better; leave the probabilities as they are."
+            "The validation cases are ranked no better than chance, so the higher the temperature the better."
         )
     if separate:
         raise MammoClipError(
-            "No temperature fits the validation cases best: their logits separate the classes perfectly, and the lower "
-            "the temperature the better; use a larger validation part or leave the probabilities as they are."
+            "The validation cases are separated perfectly, so the lower the temperature the better; take more of them."
         )
 
 

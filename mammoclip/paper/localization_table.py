@@ -33,7 +33,7 @@ from mammoclip.paper.wording import (
 _PRECISIONS: Mapping[str, str] = MappingProxyType({"ap_25": "AP@.25", "ap_50": "AP@.5"})
 _SENSITIVITIES: Mapping[str, str] = MappingProxyType(
     {
-        f"sensitivity_at_{rate}_fp": f"Sensitivity at {name} FP"
+        f"sensitivity_at_{rate}_fp": f"Sens. at {name} FP"
         for rate, name in (("0.25", "1/4"), ("0.5", "1/2"), ("1", "1"), ("2", "2"))
     }
 )
@@ -117,9 +117,9 @@ def attribution_table(inputs: Inputs, localize: LocalizeSection) -> pl.DataFrame
 
 
 def lesion_size_table(inputs: Inputs, localize: LocalizeSection) -> pl.DataFrame:
-    """Return the main run's rows of `localization_table` that are of lesions of a size, of the largest fraction."""
+    """Return the rows of the main run's detectors that are of lesions of a size, of the largest fraction."""
     rows = localization_table(inputs, localize).filter(
-        pl.col("lesion_size").is_not_null(), pl.col("protocol").is_in(list(LOCALIZATION_MEANINGS)), run=inputs.main.name
+        pl.col("lesion_size").is_not_null(), pl.col("protocol").is_in(_DETECTORS), run=inputs.main.name
     )
     over = ("dataset", "finding", "protocol", "target")
     return rows.filter(pl.col("fraction") == pl.col("fraction").max().over(over))
@@ -203,8 +203,8 @@ def _lines(table: pl.DataFrame, inputs: Inputs, metrics: Iterable[str]) -> list[
             )
         if key[2] != base_protocol(key[2]):
             in_turn = [name for name in in_turn if name == inputs.main.name]
-        if base_protocol(key[2]) in WITHOUT_MODEL:
-            in_turn = in_turn[:1]
+        if base_protocol(key[2]) in WITHOUT_MODEL:  # controls themselves, which need none of their own
+            in_turn = in_turn[:1] if key[2] in WITHOUT_MODEL else []
         lines += [(Line._make([*key, name]), by_run[name]) for name in in_turn]
     return lines
 

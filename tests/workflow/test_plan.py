@@ -46,11 +46,11 @@ def test_the_demo_plans_every_stage_once_per_data_set_run_and_shard(snakemake: S
         "compute_metrics": 3,
         "retrieve": 3,
         "train_detector": 3,
-        "train_factor": 1,
+        "train_factor": 2,
         "compute_localization": 2,
         "build_paper": 1,
         "all": 1,
-        "total": 81,
+        "total": 82,
     }
 
 
@@ -172,7 +172,7 @@ def test_a_row_more_in_the_matrix_adds_its_jobs(snakemake: Snakemake, tmp_path: 
     plan = snakemake("--dry-run", *DEMO, override, "--config", f"results={tmp_path}")
     assert plan.returncode == 0, plan.stderr
     jobs = planned_jobs(plan.stdout + plan.stderr)
-    assert (jobs["fine_tune"], jobs["total"]) == (4, 81 + 2)
+    assert (jobs["fine_tune"], jobs["total"]) == (4, 82 + 2)
 
 
 @pytest.mark.parametrize(("gpus", "processes", "resources"), [(0, 1, ("gpu=0",)), (4, 4, ("gpu=8", "gres=gpu:4"))])

@@ -214,8 +214,8 @@ def test_logits_are_the_inverse_of_probabilities(probabilities: list[float]) -> 
 @pytest.mark.parametrize(
     ("labels", "logits", "message"),
     [
-        ([0, 0, 1, 1], [-2.0, -1.0, 1.0, 2.0], "separate the classes perfectly"),
-        ([0, 0, 1, 1], [-2.0, 0.0, 0.0, 2.0], "separate the classes perfectly"),
+        ([0, 0, 1, 1], [-2.0, -1.0, 1.0, 2.0], "separated perfectly"),
+        ([0, 0, 1, 1], [-2.0, 0.0, 0.0, 2.0], "separated perfectly"),
         ([0, 0, 1, 1], [1.0, 2.0, -2.0, -1.0], "no better than chance"),
         ([0, 0, 1, 1], [1.0, -1.0, 1.0, -1.0], "no better than chance"),
         ([0, 1], [0.0, 0.0], "no better than chance"),
@@ -233,7 +233,7 @@ def test_cases_without_a_best_temperature_are_refused(
 def test_classes_that_a_bias_separates_are_refused_with_it_alone() -> None:
     labels, logits = [0, 0, 1, 1], [1.0, 2.0, 3.0, 4.0]
     assert fit_temperature([0, *labels], [-9.0, *logits]).temperature > 0
-    with pytest.raises(MammoClipError, match="separate the classes perfectly"):
+    with pytest.raises(MammoClipError, match="separated perfectly"):
         fit_temperature([0, *labels], [-9.0, *logits], with_bias=True)
 
 

@@ -113,7 +113,7 @@ def test_where_no_temperature_fits_the_reason_stands_in_place_of_a_number() -> N
     rows = summary(make_predictions(skill=30.0))
     row = find(rows, "ece_calibrated")
     assert row["value"] is None
-    assert "separate the classes perfectly" in row["reason"]
+    assert "separated perfectly" in row["reason"]
     without = summary(make_predictions().filter(pl.col("split") == "test"))
     assert "there are no validation images" in find(without, "balanced_accuracy")["reason"]
 
