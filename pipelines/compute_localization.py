@@ -16,8 +16,8 @@ from mammoclip.artifacts import ATTRIBUTIONS, DETECTIONS, LOCALIZATION, Table, r
 from mammoclip.config import FACTOR, LocalizeSection, findings_of
 from mammoclip.errors import ArtifactError
 from mammoclip.evaluation.inputs import DatasetTables
-from mammoclip.localization.attribution import BASELINES, SHUFFLED
 from mammoclip.localization.boxed import boxed_images
+from mammoclip.localization.protocols import BASELINES, SHUFFLED
 from mammoclip.localization.summary import Cell, Row, summarise_attributions, summarise_detections
 from pipelines.command import run_stage, section_argument
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import scipy.special  # type: ignore[import-untyped]
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.preprocessing import StandardScaler
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -49,6 +50,8 @@ class LinearProbe:
     def __init__(self, strengths: Sequence[float]) -> None:
         """Take the inverse L2 strengths to choose from."""
         self._strengths = sorted(strengths)
+        from sklearn.preprocessing import StandardScaler  # noqa: PLC0415  (seconds to import; zero-shot needs none)
+
         self._scaler = StandardScaler()
         self._model: LogisticRegression | None = None
         self.strength = self._strengths[0]  # the one chosen, after `fit`
@@ -59,6 +62,8 @@ class LinearProbe:
         known = np.isin(validation_labels, classes)
         scaled = self._scaler.fit_transform(train).astype(np.float32)
         held_out = self._scaler.transform(validation[known]).astype(np.float32)
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
         model = LogisticRegression(class_weight="balanced", max_iter=500, warm_start=True)
         lowest = np.inf
         for strength in self._strengths:
@@ -106,4 +111,6 @@ def _balanced_log_loss(model: LogisticRegression, features: Floats, labels: Labe
     weights = [1.0 / counts[label] for label in labels]
     probabilities = model.predict_proba(features).astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
+    from sklearn.metrics import log_loss  # noqa: PLC0415
+
     return float(log_loss(labels, probabilities, sample_weight=weights, labels=classes))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import torch
 from torch import Tensor
@@ -22,22 +21,17 @@ from mammoclip.artifacts import ATTRIBUTIONS, DETECTIONS, HEAT_MAPS
 from mammoclip.config import FACTOR, FactorSection
 from mammoclip.data.progress import report_progress
 from mammoclip.localization.attribution_metrics import energy_inside, pointing_game, region_iou
+from mammoclip.localization.boxes import LesionImages
 from mammoclip.localization.factor import MammoFactor, weighted_map
 from mammoclip.localization.factor_training import Maps, MapStore
 from mammoclip.localization.heat_boxes import boxes_from_heat
+from mammoclip.localization.protocols import CENTRE_PRIOR, GRAD_CAM, RANDOM, SHUFFLED, SIMILARITY_MAP, WITHOUT_MODEL
 from mammoclip.models import LoadedModel
 from mammoclip.models.relevance import enlarge_map, gradient_map, similarity_map
-
-SIMILARITY_MAP, GRAD_CAM, CENTRE_PRIOR, RANDOM = "similarity-map", "grad-cam", "centre-prior", "random"
-BASELINES = (GRAD_CAM, SIMILARITY_MAP, CENTRE_PRIOR, RANDOM)
-SHUFFLED = "-shuffled"
-"""Ends the protocol of a control: the same result held against the boxes of other patients' images."""
 
 _TABLES = (DETECTIONS, ATTRIBUTIONS, HEAT_MAPS)
 _CELL_PX = 8  # heat maps are drawn with so many pixels a cell, finer than their information
 _CENTRE_SIGMA = 0.25  # of the height and of the width
-
-Boxes = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -57,25 +51,12 @@ class Heat:
     image_score: float
 
 
-@dataclass(frozen=True)
-class ImagesTested:
-    """The test images of an attribute that is a finding with boxes.
-
-    ``rows`` has image_id, height_px and width_px. Boxes (N, 4) are in shares of an image's sides, by image; images
-    without any are not among ``true_boxes``. ``other_boxes`` are those of another patient's image, for the control.
-    """
-
-    rows: pl.DataFrame
-    true_boxes: Mapping[str, Boxes]
-    other_boxes: Mapping[str, Boxes]
-
-
 def attribute_images(
     factor: MammoFactor,
     model: LoadedModel,
     store: MapStore,
     attributes: Sequence[str],
-    tested: Mapping[str, ImagesTested],
+    tested: Mapping[str, LesionImages],
     section: FactorSection,
     seed: int,
 ) -> FoundByHeat:
@@ -148,7 +129,7 @@ class _Tables:
         self._rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in _TABLES}
 
     def add(
-        self, image_id: str, finding: str, protocol: str, heat: Heat, size_px: tuple[int, int], tested: ImagesTested
+        self, image_id: str, finding: str, protocol: str, heat: Heat, size_px: tuple[int, int], tested: LesionImages
     ) -> None:
         """Add what a heat map finds in an image of ``size_px``, (height, width)."""
         told = {"image_id": image_id, "finding": finding, "protocol": protocol}
@@ -173,7 +154,7 @@ class _Tables:
                     "region_iou": region_iou(found.boxes, truths),
                 }
                 self._rows[ATTRIBUTIONS.name].append({**told, "protocol": protocol + ending, **shown})
-        if image_id in tested.true_boxes and protocol not in (CENTRE_PRIOR, RANDOM):
+        if image_id in tested.true_boxes and protocol not in WITHOUT_MODEL:
             cells = heat.cells.flatten().tolist()
             self._rows[HEAT_MAPS.name].append({**told, "rows": rows, "columns": columns, "heat": cells})
 

@@ -17,8 +17,7 @@ from mammoclip.config import Mode
 from mammoclip.errors import ArtifactError
 from mammoclip.evaluation.checks import FloatArray, IntArray
 from mammoclip.evaluation.examples import released_split
-from mammoclip.localization.attribution import ImagesTested
-from mammoclip.localization.detector_training import BoxedImages, ImageDetections
+from mammoclip.localization.boxes import BoxedImages, ImageDetections, LesionImages
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +191,7 @@ def tested_images(
     names: Sequence[str],
     mode: Mode,
     seed: int,
-) -> dict[str, ImagesTested]:
+) -> dict[str, LesionImages]:
     """Return the test images of each of the attributes ``names`` that is a finding with boxes in one of them.
 
     Each has the images that a detector of this finding alone is tested on, see ``boxed_images``, for the other
@@ -207,7 +206,7 @@ def tested_images(
         boxed = to_boxed_images(having, findings, (name,), _SHARES)
         others = other_patients(having["patient_id"].to_list(), seed)
         shuffled = zip(boxed.image_ids, (boxed.boxes[other] for other in others), strict=False)
-        tested[name] = ImagesTested(rows, dict(zip(boxed.image_ids, boxed.boxes, strict=True)), dict(shuffled))
+        tested[name] = LesionImages(rows, dict(zip(boxed.image_ids, boxed.boxes, strict=True)), dict(shuffled))
     return tested
 
 

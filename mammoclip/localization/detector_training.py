@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -26,42 +25,15 @@ from mammoclip.data.warp import Image, WarpParameters, apply_warp, warp_boxes
 from mammoclip.errors import ArtifactError, ConfigError, Interrupted, ModelError
 from mammoclip.evaluation.fine_tune import prefetch as prefetch_images
 from mammoclip.evaluation.fine_tune_state import Epoch, Progress, restore_progress, save_progress
+from mammoclip.localization.boxes import BoxedImages, ImageDetections
 from mammoclip.models import TimmEncoder, normalise
 from mammoclip.training.distributed import gather_with_gradient, largest_over_processes, mean_over_processes
 from mammoclip.training.interruption import StopRequest, stop_requests
 
 log = logging.getLogger(__name__)
 
-Boxes = npt.NDArray[np.float64]
-Classes = npt.NDArray[np.int64]
-
 _ORDER, _AUGMENTATION, _DROPOUT = 1, 2, 3  # streams of random numbers of one seed
 _SMALLEST_BOX_PX = 1.0  # of a side; less can be left of a box that augmentation moves out of the image
-
-
-@dataclass(frozen=True, eq=False)
-class ImageDetections:
-    """What was found in one image, by falling score: boxes (N x 4), scores (N) in [0, 1], classes (N) from 0."""
-
-    boxes: Boxes
-    scores: npt.NDArray[np.float64]
-    labels: Classes
-
-
-@dataclass(frozen=True)
-class BoxedImages:
-    """Images of one split: ids, and of each its true boxes (N x 4) and their classes (N) from 0; N may be 0."""
-
-    image_ids: Sequence[str]
-    boxes: Sequence[Boxes]
-    labels: Sequence[Classes]
-
-    @property
-    def with_boxes(self) -> BoxedImages:
-        """Those with a box."""
-        kept = [row for row, boxes in enumerate(self.boxes) if len(boxes)]
-        ids, boxes, labels = self.image_ids, self.boxes, self.labels
-        return BoxedImages([ids[row] for row in kept], [boxes[row] for row in kept], [labels[row] for row in kept])
 
 
 @dataclass(frozen=True)

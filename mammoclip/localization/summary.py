@@ -20,7 +20,6 @@ from mammoclip.evaluation.checks import FloatArray
 from mammoclip.evaluation.groups import SIZE_EDGES
 from mammoclip.evaluation.statistics import Interval
 from mammoclip.evaluation.subgroups import size_bins
-from mammoclip.localization.attribution import SHUFFLED
 from mammoclip.localization.attribution_metrics import mean_over_images
 from mammoclip.localization.boxed import CORNERS, other_patients, to_boxed_images, true_boxes
 from mammoclip.localization.detection_metrics import (
@@ -31,6 +30,7 @@ from mammoclip.localization.detection_metrics import (
     mean_average_precision_intervals,
 )
 from mammoclip.localization.froc import ALL, RATES, froc_table
+from mammoclip.localization.protocols import SHUFFLED
 
 Row = dict[str, Any]
 

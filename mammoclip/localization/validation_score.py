@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mammoclip.evaluation.checks import IntArray
+from mammoclip.localization.boxes import BoxedImages, Boxes, Classes, ImageDetections
 from mammoclip.localization.detection_metrics import Detections, Truths, average_precision
-from mammoclip.localization.detector_training import BoxedImages, Boxes, Classes, ImageDetections
 
 IOU = 0.5
 

@@ -14,6 +14,7 @@ from mammoclip.config import ALL_FINDINGS, FACTOR, Detector, LocalizeSection
 from mammoclip.config.data import FINDING_NAMES
 from mammoclip.data.reader import ShardReader, eight_bits
 from mammoclip.localization.boxed import CORNERS
+from mammoclip.localization.protocols import GRAD_CAM
 from mammoclip.paper.detection_curves import Detected, draw_detection_curves
 from mammoclip.paper.figures import BLUE, CONTROL_DASHES, CONTROL_GREYS, GREEN, VERMILION
 from mammoclip.paper.inputs import Inputs, RunResults
@@ -36,7 +37,7 @@ _STYLES: Mapping[tuple[str, bool], tuple[str, Any]] = {
     (FACTOR, False): (GREEN, "-."),
 }
 """Colour and line by protocol, and whether all findings were trained together."""
-_MAPS = (FACTOR, "grad-cam")
+_MAPS = (FACTOR, GRAD_CAM)
 _NUM_RANKED = 3
 _NUM_WITH, _NUM_WITHOUT = 4, 2
 

@@ -14,6 +14,7 @@ import polars as pl
 from mammoclip.config import ALL_FINDINGS, FACTOR, DetectionProtocol, LocalizeSection
 from mammoclip.config.data import FINDING_NAMES
 from mammoclip.errors import ArtifactError
+from mammoclip.localization.protocols import SHUFFLED, WITHOUT_MODEL
 from mammoclip.paper.classification import summarise_seeds, with_roles
 from mammoclip.paper.grid import Grid
 from mammoclip.paper.inputs import Inputs, RunResults, in_order
@@ -21,8 +22,6 @@ from mammoclip.paper.wording import (
     LOCALIZATION_MEANINGS,
     LOCALIZATION_PROTOCOLS,
     NOT_AVAILABLE,
-    SHUFFLED,
-    WITHOUT_MODEL,
     explain_missing,
     finding_name,
     format_count,

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from mammoclip.config import Control
+from mammoclip.config import FACTOR, Control
+from mammoclip.localization.protocols import CENTRE_PRIOR, GRAD_CAM, RANDOM, SHUFFLED, SIMILARITY_MAP
 
 NOT_AVAILABLE = "n/a"
 
@@ -30,26 +31,22 @@ PROTOCOLS = tuple(PROTOCOL_MEANINGS)
 TESTED_PROTOCOLS = ("zero-shot", "linear-probe", "fine-tune")
 """Protocols that the matrix of evaluations names; the others are controls of theirs."""
 
-SHUFFLED = "-shuffled"
-"""Ends the name of a control of localisation: the same boxes against the true boxes of other patients."""
 LOCALIZATION_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "detection-frozen": "RetinaNet on the image encoder as it was pretrained; pyramid and heads learn true boxes",
         "detection-fine-tune": "the same with the image encoder trained too",
-        "mammo-factor": "Mammo-FActOR: maps of the frozen encoder's channels that fit the sentences of a finding; it "
+        FACTOR: "Mammo-FActOR: maps of the frozen encoder's channels that fit the sentences of a finding; it "
         "learns labels of images and never sees a box",
-        "grad-cam": "gradient of the image's similarity to the sentences of a finding; nothing is trained",
-        "similarity-map": "similarity of every cell of the encoder's maps to the sentences of a finding; nothing is "
+        GRAD_CAM: "gradient of the image's similarity to the sentences of a finding; nothing is trained",
+        SIMILARITY_MAP: "similarity of every cell of the encoder's maps to the sentences of a finding; nothing is "
         "trained",
-        "centre-prior": "control: a map and a box around the middle of the image, whatever it shows",
-        "random": "control: maps and boxes of chance",
+        CENTRE_PRIOR: "control: a map and a box around the middle of the image, whatever it shows",
+        RANDOM: "control: maps and boxes of chance",
     }
 )
 """Each protocol of localisation, in the order of the tables."""
 LOCALIZATION_PROTOCOLS = tuple(name + end for name in LOCALIZATION_MEANINGS for end in ("", SHUFFLED))
 """Each with its control, the same boxes against the true boxes of other patients, next to it."""
-WITHOUT_MODEL = ("centre-prior", "random")
-"""Protocols of localisation that no pretraining run has a part in."""
 
 METRICS: Mapping[str, str] = MappingProxyType(
     {

@@ -13,21 +13,12 @@ import torch
 
 from mammoclip.config import FACTOR, FactorSection
 from mammoclip.evaluation.features import FeatureRecipe
-from mammoclip.localization.attribution import (
-    BASELINES,
-    CENTRE_PRIOR,
-    GRAD_CAM,
-    RANDOM,
-    SHUFFLED,
-    SIMILARITY_MAP,
-    FoundByHeat,
-    ImagesTested,
-    attribute_images,
-    heats_of_image,
-)
+from mammoclip.localization.attribution import FoundByHeat, attribute_images, heats_of_image
 from mammoclip.localization.attribution_metrics import mean_over_images
+from mammoclip.localization.boxes import LesionImages
 from mammoclip.localization.factor import MammoFactor
 from mammoclip.localization.factor_training import AttributedImages, FactorJob, MapStore, train_factor
+from mammoclip.localization.protocols import BASELINES, CENTRE_PRIOR, GRAD_CAM, RANDOM, SHUFFLED, SIMILARITY_MAP
 from mammoclip.models import LoadedModel
 from tests.unit.evaluation.fine_tune_process import make_model
 
@@ -65,13 +56,13 @@ def box_of(number: int) -> np.ndarray:
     return (corners / np.tile(CELLS[::-1], 2))[None]
 
 
-def images_of(numbers: range) -> ImagesTested:
+def images_of(numbers: range) -> LesionImages:
     ids = [str(number) for number in numbers]
     rows = pl.DataFrame({"image_id": ids}).with_columns(
         height_px=pl.lit(HEIGHT_PX, pl.Int32), width_px=pl.lit(WIDTH_PX, pl.Int32)
     )
     true = {str(number): box_of(number) for number in numbers if number % 2}
-    return ImagesTested(rows, true, dict(zip(true, [*true.values()][1:] + [*true.values()][:1], strict=True)))
+    return LesionImages(rows, true, dict(zip(true, [*true.values()][1:] + [*true.values()][:1], strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +159,7 @@ def test_the_order_of_images_and_attributes_changes_nothing(
     model: LoadedModel, trained: tuple[MammoFactor, MapStore], found: FoundByHeat
 ) -> None:
     part = images_of(TESTED)
-    turned = ImagesTested(part.rows.reverse(), part.true_boxes, part.other_boxes)
+    turned = LesionImages(part.rows.reverse(), part.true_boxes, part.other_boxes)
     again = attribute_images(trained[0], model, trained[1], ["mass"], {"mass": turned}, SECTION, seed=0)
     assert again.detections.equals(found.detections)
     assert again.attributions.equals(found.attributions)

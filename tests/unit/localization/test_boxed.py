@@ -22,7 +22,7 @@ from mammoclip.localization.boxed import (
     to_boxed_images,
     true_boxes,
 )
-from mammoclip.localization.detector_training import ImageDetections
+from mammoclip.localization.boxes import ImageDetections
 
 relaxed = settings(deadline=None, max_examples=50)
 

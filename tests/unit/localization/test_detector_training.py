@@ -21,12 +21,11 @@ import torch.distributed as dist
 from mammoclip.config import Augmentation, DetectionSection
 from mammoclip.data.warp import WarpParameters, apply_warp, warp_boxes
 from mammoclip.errors import ArtifactError, ConfigError, Interrupted, MammoClipError, ModelError
+from mammoclip.localization.boxes import BoxedImages, ImageDetections
 from mammoclip.localization.detector import build_detector
 from mammoclip.localization.detector_training import (
-    BoxedImages,
     Detected,
     DetectionJob,
-    ImageDetections,
     draw_boxed_warp,
     predict,
     train_detector,

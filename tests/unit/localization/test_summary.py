@@ -28,9 +28,9 @@ from mammoclip.artifacts import (
 )
 from mammoclip.config import ALL_FINDINGS, FACTOR, FactorSection, LocalizeSection, Mode
 from mammoclip.errors import ArtifactError
-from mammoclip.localization.attribution import BASELINES
 from mammoclip.localization.detection_metrics import Detections, Truths, average_precision_intervals
 from mammoclip.localization.froc import sensitivity_at_false_positives
+from mammoclip.localization.protocols import BASELINES
 from mammoclip.localization.summary import Cell, Row, summarise_attributions, summarise_detections
 from pipelines import compute_localization
 

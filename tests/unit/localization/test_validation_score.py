@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mammoclip.localization.detector_training import BoxedImages, ImageDetections
+from mammoclip.localization.boxes import BoxedImages, ImageDetections
 from mammoclip.localization.validation_score import mean_average_precision
 
 BOX, OTHER = [0.0, 0.0, 8.0, 8.0], [20.0, 20.0, 30.0, 30.0]
