@@ -112,11 +112,11 @@ def heats_of_image(
     if maps.shape[0] != model.model.image_encoder.num_features:  # its pooled features are not made of these maps alone
         return heats
     embedding = model.model.project_image(batch.mean(dim=(2, 3)))[0]
-    gradients = gradient_map(model, batch, texts)[0]
+    gradients = gradient_map(model.model, batch, texts)[0]
     for text, gradient, of_protocol in zip(texts, gradients, heats, strict=True):
         likeness = _as_score(float(embedding @ text))
         of_protocol[GRAD_CAM] = Heat(gradient, likeness)
-        of_protocol[SIMILARITY_MAP] = Heat(similarity_map(model, batch, text)[0], likeness)
+        of_protocol[SIMILARITY_MAP] = Heat(similarity_map(model.model, batch, text)[0], likeness)
     return heats
 
 

@@ -5,8 +5,6 @@ Shapes: B images, C channels, h and w cells of a map, K texts, D embedding, H an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,9 +15,6 @@ from mammoclip.errors import ModelError
 from mammoclip.models.clip import MammoClip
 from mammoclip.models.image_encoder import ImageEncoder
 from mammoclip.models.timm_encoder import TimmEncoder
-
-if TYPE_CHECKING:
-    from mammoclip.models.inference import LoadedModel
 
 
 def last_maps(encoder: ImageEncoder, images: Tensor) -> Tensor:
@@ -32,7 +27,7 @@ def last_maps(encoder: ImageEncoder, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def similarity_map(model: MammoClip | LoadedModel, maps: Tensor, text: Tensor) -> Tensor:
+def similarity_map(model: MammoClip, maps: Tensor, text: Tensor) -> Tensor:
     """Return the cosine similarity (B, h, w) of every cell with a text, float32 in [-1, 1].
 
     A cell is projected as if it were the whole image's pooled features.
@@ -45,12 +40,11 @@ def similarity_map(model: MammoClip | LoadedModel, maps: Tensor, text: Tensor) -
     Raises:
         ModelError: the maps are not as wide as the pooled features.
     """
-    clip = _clip(model)
-    cells = _at(clip, maps).movedim(1, -1)
-    return (clip.project_image(cells) @ _at(clip, text)).float()
+    cells = _at(model, maps).movedim(1, -1)
+    return (model.project_image(cells) @ _at(model, text)).float()
 
 
-def gradient_map(model: MammoClip | LoadedModel, maps: Tensor, texts: Tensor) -> Tensor:
+def gradient_map(model: MammoClip, maps: Tensor, texts: Tensor) -> Tensor:
     """Return Grad-CAM (B, K, h, w) of the similarities of images with texts, float32, 0 or more, without a gradient.
 
     Selvaraju et al., ICCV 2017: the maps weighted by the mean over the cells of the derivative of the cosine similarity
@@ -67,14 +61,13 @@ def gradient_map(model: MammoClip | LoadedModel, maps: Tensor, texts: Tensor) ->
     Raises:
         ModelError: the maps are not as wide as the pooled features.
     """
-    clip = _clip(model)
     with torch.inference_mode(False), torch.no_grad():
         # Copies: what was made in inference mode takes part in no gradient.
-        maps, texts = _at(clip, maps).clone(), _at(clip, texts).clone()
+        maps, texts = _at(model, maps).clone(), _at(model, texts).clone()
         pooled = maps.mean(dim=(2, 3))
         for_each_text = pooled[:, None].repeat(1, len(texts), 1).requires_grad_()
         with torch.enable_grad():
-            similarities = (clip.project_image(for_each_text) * texts).sum()
+            similarities = (model.project_image(for_each_text) * texts).sum()
             (slopes,) = torch.autograd.grad(similarities, for_each_text)
         weights = slopes / maps[0, 0].numel()  # every cell has this part in the mean, and so the same derivative
         return torch.einsum("bkc,bchw->bkhw", weights, maps).relu().float()
@@ -96,10 +89,6 @@ def enlarge_map(cells: Tensor, size_px: tuple[int, int]) -> npt.NDArray[np.float
     highest = heat.amax(dim=(2, 3), keepdim=True)
     stretched = heat / torch.where(highest > 0, highest, 1.0)
     return np.asarray(stretched.reshape(*cells.shape[:-2], *size_px).cpu().numpy(), np.float32)
-
-
-def _clip(model: MammoClip | LoadedModel) -> MammoClip:
-    return model if isinstance(model, MammoClip) else model.model
 
 
 def _at(clip: MammoClip, numbers: Tensor) -> Tensor:

@@ -57,7 +57,9 @@ def test_a_sentence_is_explained_by_grad_cam_at_the_size_of_the_input(loaded):
     images = torch.randn(2, 1, 64, 64)
     heat = loaded.explain(images, "a mass")
     assert heat.dtype == np.float32 and heat.shape == (2, 64, 64)
-    cells = gradient_map(loaded, last_maps(loaded.model.image_encoder, images), loaded.encode_text("a mass"))[:, 0]
+    cells = gradient_map(loaded.model, last_maps(loaded.model.image_encoder, images), loaded.encode_text("a mass"))[
+        :, 0
+    ]
     for image, of_image in zip(heat, cells, strict=True):
         assert bool(of_image.any()) == bool(image.any())
         if image.any():
