@@ -26,6 +26,7 @@ from mammoclip.localization.factor import MammoFactor, pool_maps, weighted_map
 from mammoclip.models import LoadedModel
 from mammoclip.models.relevance import last_maps
 from mammoclip.models.weights import load_into
+from mammoclip.text import report_facts
 
 FORMAT = "mammo-factor"
 VERSION = 1
@@ -68,7 +69,10 @@ class FactorFile:
 
     @torch.no_grad()
     def explain(self, model: LoadedModel, maps: Tensor, text: str) -> tuple[str, Tensor]:
-        """Return the attribute whose sentences come nearest to a sentence, and where the sentence is, float32 (h, w).
+        """Return the attribute that a sentence is about, and where the sentence is, float32 (h, w).
+
+        It is the one that the sentence states or denies; of a sentence that speaks of none of them, or of several, the
+        one whose sentences come nearest to it.
 
         The channels are mapped as those of that attribute and held against the embedding of the sentence in place of
         that of the attribute. How near the two are decides how much the map means.
@@ -88,9 +92,10 @@ class FactorFile:
             )
         texts = self.factor.text_embeddings
         embedding, maps = model.encode_text(text)[0].to(texts.device), maps.to(texts.device)
-        nearest = int((texts @ embedding).argmax())
-        similarities = self.factor.similarities_to(maps[None], nearest, embedding)[0]
-        return self.attributes[nearest], weighted_map(maps, similarities, keep_negative=self.keep_negative)
+        stated = {fact.attribute for fact in report_facts({"FINDINGS": text})} & {*self.attributes}
+        attribute = stated.pop() if len(stated) == 1 else self.attributes[int((texts @ embedding).argmax())]
+        similarities = self.factor.similarities_to(maps[None], self.attributes.index(attribute), embedding)[0]
+        return attribute, weighted_map(maps, similarities, keep_negative=self.keep_negative)
 
 
 def save_factor(

@@ -135,7 +135,7 @@ def test_a_sentence_takes_the_mapping_of_the_nearest_attribute(
 ) -> None:
     loaded = replace(load_factor(path), keep_negative=keep_negative)
     maps = torch.rand(1280, 2, 2, generator=torch.Generator().manual_seed(2)).half()
-    for text in ("a mass in the left breast", "calcifications are seen"):
+    for text in ("something round in the left breast", "white dots are seen"):
         embedding = model.encode_text(text)[0].clone()
         cosines = (loaded.factor.text_embeddings @ embedding).tolist()
         nearest = cosines.index(max(cosines))
@@ -146,6 +146,33 @@ def test_a_sentence_takes_the_mapping_of_the_nearest_attribute(
         attribute, cells = loaded.explain(model, maps, text)
         assert attribute == ATTRIBUTES[nearest]
         torch.testing.assert_close(cells, weighted_map(maps, similarities, keep_negative=keep_negative))
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute"),
+    [
+        ("suspicious calcifications in the left breast", "suspicious_calcification"),
+        ("no suspicious calcification is seen", "suspicious_calcification"),
+        ("a spiculated mass in the left breast", "mass"),
+    ],
+)
+def test_a_sentence_that_states_or_denies_an_attribute_takes_its_mapping_whatever_is_nearest(
+    path: Path, model: LoadedModel, text: str, attribute: str
+) -> None:
+    loaded = load_factor(path)
+    other = 1 - ATTRIBUTES.index(attribute)
+    with torch.no_grad():
+        loaded.factor.text_embeddings[other] = model.encode_text(text)[0]
+    assert loaded.explain(model, torch.rand(1280, 2, 2), text)[0] == attribute
+
+
+def test_of_a_sentence_that_speaks_of_several_attributes_the_nearest_is_taken(path: Path, model: LoadedModel) -> None:
+    loaded, text = load_factor(path), "a mass with suspicious calcifications"
+    for number, attribute in enumerate(ATTRIBUTES):
+        with torch.no_grad():
+            loaded.factor.text_embeddings[number] = model.encode_text(text)[0]
+            loaded.factor.text_embeddings[1 - number] = -model.encode_text(text)[0]
+        assert loaded.explain(model, torch.rand(1280, 2, 2), text)[0] == attribute
 
 
 def test_the_sentence_of_an_attribute_has_its_own_map(path: Path, model: LoadedModel) -> None:
