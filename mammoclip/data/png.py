@@ -14,6 +14,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY = 0  # colour type of the PNG specification, third edition, 6.1
 _NONE, _UP = 0, 2  # row filters, 9.2; there is nothing above the first row
 _HEADER = struct.Struct(">II5B")
+_DEFLATE_RATIO = 1032  # bytes that one compressed byte can stand for at most: 258 for two bits
 
 
 def decode_png(png: bytes) -> Image | None:
@@ -34,9 +35,11 @@ def _decode_differences(png: bytes) -> Image | None:
     if not png.startswith(_SIGNATURE + b"\0\0\0\rIHDR") or len(png) < 33:
         return None
     width, height, bits, colour, _, _, interlace = _HEADER.unpack_from(png, 16)
-    if colour != _GREY or bits not in (8, 16) or interlace:
-        return None
     stride = 1 + width * bits // 8
+    # No memory is taken for what a damaged header claims.
+    is_possible = 0 < stride * height <= _DEFLATE_RATIO * len(png)
+    if colour != _GREY or bits not in (8, 16) or interlace or not is_possible:
+        return None
     try:
         rows = np.frombuffer(imagecodecs.deflate_decode(_image_data(png), out=stride * height), np.uint8)
     except imagecodecs.DeflateError:

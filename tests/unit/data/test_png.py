@@ -4,7 +4,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -50,8 +50,21 @@ def test_a_png_of_several_channels_is_none(channels: int) -> None:
     assert decode_png(cv2.imencode(".png", np.zeros((3, 4, channels), np.uint8))[1].tobytes()) is None
 
 
+@pytest.mark.parametrize("size", [(0, 8), (8, 0), (2**31, 8), (9, 2**32 - 1), (2**32 - 1, 2**32 - 1)])
+def test_a_header_that_claims_more_than_the_file_can_hold_takes_no_memory(size: tuple[int, int]) -> None:
+    png = bytearray(encode_png(np.random.default_rng(0).integers(0, 255, (8, 9), np.uint8)))
+    png[16:24] = struct.pack(">II", *size)
+    assert decode_png(bytes(png)) is None
+
+
+def test_an_image_of_one_grey_value_is_decoded_however_well_it_is_compressed() -> None:
+    image = np.full((3000, 2400), 7, np.uint8)
+    np.testing.assert_array_equal(decode_png(encode_png(image)), image)
+
+
 @settings(deadline=None)
 @given(st.integers(0, 200), st.integers(0, 255))
+@example(164, 190)
 def test_damage_gives_an_image_or_none_and_never_an_exception(position: int, value: int) -> None:
     png = bytearray(encode_png(np.random.default_rng(0).integers(0, 255, (8, 9), np.uint8)))
     png[position % len(png)] = value
