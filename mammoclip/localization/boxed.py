@@ -78,7 +78,8 @@ def boxed_images(
         rows = rows.join(each.filter(pl.col("len") == len(known)), on="image_id", how="semi")
         why = "the tables do not say whether, or not where, they have it"
     left_out = len(images) - len(rows)
-    log.info("boxes of %s: %d of %d images are left out: %s", _named(targets), left_out, len(images), why)
+    if left_out:
+        log.info("boxes of %s: %d of %d images are left out: %s", _named(targets), left_out, len(images), why)
     for part in parts:
         if rows.filter(split=part).is_empty():
             raise ArtifactError(
