@@ -62,7 +62,7 @@ def told_when_full(path: Path) -> Iterator[None]:
     """Turn whatever a full disk makes of writing ``path`` into one sentence, an ``ArtifactError``."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # libraries raise errors of their own for it; any other goes on as it is
         if _of_full_disk(error):
             raise ArtifactError(f"{path} cannot be written: the disk is full; make room and rerun") from None
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,7 @@ class Annotations:
     """Attribute -> image_id of the images in which the annotators looked for it: where no label says 1, it is 0."""
 
 
-class Adapter:
+class Adapter(ABC):
     """Reads one data set layout. An adapter inherits from this class and overrides what its data set has.
 
     Cells and rows that cannot be used are not errors: they are left out and told in ``Annotations.rejected``. A table
@@ -110,9 +111,9 @@ class Adapter:
     layout: ClassVar[str]
     """Where the images lie below the root, for messages."""
 
+    @abstractmethod
     def files(self, root: Path) -> pl.DataFrame:
         """List every file that may be an image, and every image of the tables; ``FILES``, sorted by path."""
-        raise NotImplementedError
 
     def annotations(self, root: Path) -> Annotations:
         """Return findings, labels of images and of breasts, and reports."""

@@ -172,7 +172,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_shard(stage: Stage, tmp_
     script = 'mount -t tmpfs -o size=60k tmpfs "$0" && { "$@"; status=$?; ls -A "$0"; exit $status; }'
     inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(out)]
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("a small disk is mounted in a user namespace, which the kernel here does not allow")
+        pytest.skip(
+            "missing: a user namespace, in which a small disk is mounted; whoever runs the machine allows it "
+            "(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)"
+        )
     run = subprocess.run([*inside, *stage.command(out, 2)], capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 1
     assert "Error:" in run.stderr and "the disk is full" in run.stderr and "Traceback" not in run.stderr
@@ -220,7 +223,7 @@ def test_a_gpu_decoder_without_a_gpu_is_one_sentence_that_says_what_to_do(stage:
     jpeg_2000.compress(pydicom.uid.JPEG2000Lossless)
     jpeg_2000.save_as(stage.root / "0.dcm")
     if shutil.which("nvidia-smi"):
-        pytest.skip("the machine has a GPU, and this is about one without")
+        pytest.skip("missing: a machine without a GPU, which CI provides; this one has nvidia-smi")
     run = stage.run(tmp_path / "out", decoder="gpu")
     assert run.returncode == 1
     assert "Error: shard.decoder: gpu" in run.stderr and "set decoder: cpu" in run.stderr
