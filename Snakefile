@@ -53,11 +53,7 @@ rule all:
         collect(rules.tabulate_dataset.output, dataset=DATASETS),
         collect(rules.paraphrase_texts.output, dataset=TRAINED),
         collect(rules.train_clip.output, run=settings.pretrain.runs),
-        collect(
-            rules.extract_features.output,
-            run=settings.pretrain.runs,
-            dataset=EVALUATED,
-        ),
+        FEATURES,
         collect(rules.embed_prompts.output, run=settings.pretrain.runs),
         EVALUATIONS,
         LOCALIZATIONS,
@@ -91,11 +87,7 @@ rule pretrain:
 
 rule evaluate:
     input:
-        collect(
-            rules.extract_features.output,
-            run=settings.pretrain.runs,
-            dataset=EVALUATED,
-        ),
+        FEATURES,
         collect(rules.embed_prompts.output, run=settings.pretrain.runs),
         EVALUATIONS,
 

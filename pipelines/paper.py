@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
+from collections.abc import Iterable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from pathlib import Path
 
 import polars as pl
-from matplotlib.figure import Figure
 
 from mammoclip.artifacts import write_text
 from mammoclip.config import EvaluateSection, LocalizeSection, PaperSection, PretrainSection
@@ -17,9 +19,9 @@ from mammoclip.paper.chance import check_chance
 from mammoclip.paper.classification import classification_csv, classification_grid, compare_with_controls
 from mammoclip.paper.comparisons import comparisons, comparisons_grid
 from mammoclip.paper.conservation import balance_books
-from mammoclip.paper.crops import assign_colours, data_uri, draw_contact_sheet, read_crops, sample_images
+from mammoclip.paper.crops import assign_colours, draw_contact_sheet, read_crops, sample_images
 from mammoclip.paper.data_card import describe_data
-from mammoclip.paper.figures import draw_roc, draw_training, render_figure, save_figure, to_webp
+from mammoclip.paper.figures import draw_roc, draw_training
 from mammoclip.paper.grid import Grid, to_latex, to_markdown
 from mammoclip.paper.inputs import Inputs, load_inputs
 from mammoclip.paper.localization_pictures import draw_localization
@@ -33,6 +35,7 @@ from mammoclip.paper.localization_table import (
 )
 from mammoclip.paper.pictures import Picture, draw_pictures
 from mammoclip.paper.provenance import collect_provenance
+from mammoclip.paper.rendering import render_figure, save_as_pdf_and_png, save_figure, webp_uri
 from mammoclip.paper.report import MAX_CROPS, DatasetCard, NamedFigure, Report, make_thumbnails, render_report
 from mammoclip.paper.retrieval_table import retrieval_grid, retrieval_table
 from mammoclip.paper.shared_patients import count_shared_patients
@@ -68,16 +71,21 @@ def run(arguments: argparse.Namespace) -> None:
     )
     books = [balance_books(tables) for tables in inputs.datasets.values()]
 
-    grids = _write_tables(inputs, evaluate, localize, arguments.seed, out)
-    roc = _save_figure(draw_roc(inputs, evaluate), out / "roc")
-    training = _save_figure(draw_training(inputs), out / "training")
+    # Figures are drawn here and rendered elsewhere, meanwhile; a fork would inherit the locks of polars' threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.threads, mp_context=context) as pool:
+        roc = pool.submit(save_as_pdf_and_png, draw_roc(inputs, evaluate), out / "roc")
+        training = pool.submit(save_as_pdf_and_png, draw_training(inputs), out / "training")
+        evaluated = _save_pictures(pool, draw_pictures(inputs, evaluate, arguments.seed), out)
+        localized = _save_pictures(pool, draw_localization(inputs, localize, arguments.seed), out)
+        grids = _write_tables(inputs, evaluate, localize, arguments.seed, out)
+        cards = _make_cards(inputs, paper.contact_sheet_images, arguments.seed, out)
     figures = {run.name: list[NamedFigure]() for run in (inputs.main, *inputs.untrained)}
-    figures[inputs.main.name].append(NamedFigure("ROC curves", _ROC_CAPTION.format(run=inputs.main.name), roc))
-    for picture in draw_pictures(inputs, evaluate, arguments.seed):
-        figures[picture.run].append(_save_picture(picture, out))
-    localized = [_save_picture(picture, out) for picture in draw_localization(inputs, localize, arguments.seed)]
+    caption = _ROC_CAPTION.format(run=inputs.main.name)
+    figures[inputs.main.name].append(NamedFigure("ROC curves", caption, roc.result()))
+    for picture, uri in evaluated:
+        figures[picture.run].append(NamedFigure(picture.title, picture.caption, uri.result()))
 
-    cards = _make_cards(inputs, paper.contact_sheet_images, arguments.seed, out)
     num_cards = min(paper.contact_sheet_images, MAX_CROPS // max(1, len(evaluate.showcase)))
     showcases = [
         build_showcase(inputs.datasets[name], inputs.main.predictions[name], evaluate.tasks, num_cards, arguments.seed)
@@ -103,8 +111,8 @@ def run(arguments: argparse.Namespace) -> None:
         **grids,
         figures=figures[inputs.main.name],
         control_figures={run.name: figures[run.name] for run in inputs.untrained if figures[run.name]},
-        localization_figures=localized,
-        training=training,
+        localization_figures=[NamedFigure(picture.title, picture.caption, uri.result()) for picture, uri in localized],
+        training=training.result(),
         shared_patients=count_shared_patients(
             {name: tables.breasts for name, tables in inputs.datasets.items() if name in pretrain.all_datasets}
         ),
@@ -155,26 +163,26 @@ def _make_cards(inputs: Inputs, num_images: int, seed: int, out: Path) -> list[D
         crops = read_crops(tables, sample_images(tables.images, num_images, seed))
         save_figure(draw_contact_sheet(crops, colours), out / f"contact_sheet.{name}.png")
         thumbnails = make_thumbnails(len(tables.images), crops, colours, len(inputs.datasets))
-        text_lengths = _picture(render_figure(draw_text_lengths(tables.reports), "png")) if len(tables.reports) else ""
+        text_lengths = webp_uri(render_figure(draw_text_lengths(tables.reports), "png")) if len(tables.reports) else ""
         cards.append(DatasetCard(describe_data(tables), text_lengths, thumbnails))
         log.info("paper: data card of %s, %d crops", name, len(crops))
     return cards
 
 
-def _save_picture(picture: Picture, out: Path) -> NamedFigure:
-    """Write a picture as vector and raster; return it as the report shows it."""
-    shown = _save_figure(picture.figure, out / "figures" / picture.name, is_photograph=picture.is_photograph)
-    return NamedFigure(picture.title, picture.caption, shown)
-
-
-def _save_figure(figure: Figure, path: Path, *, is_photograph: bool = False) -> str:
-    """Write a figure to a path without suffix as vector and raster; return the raster as a data URI."""
-    save_figure(figure, path.with_name(f"{path.name}.pdf"))
-    return _picture(save_figure(figure, path.with_name(f"{path.name}.png")), is_photograph=is_photograph)
-
-
-def _picture(png: bytes, *, is_photograph: bool = False) -> str:
-    return data_uri(to_webp(png, is_photograph=is_photograph), "image/webp")
+def _save_pictures(pool: Executor, pictures: Iterable[Picture], out: Path) -> list[tuple[Picture, Future[str]]]:
+    """Have each picture saved by another process, as soon as it is drawn; return it with what the report shows."""
+    return [
+        (
+            picture,
+            pool.submit(
+                save_as_pdf_and_png,
+                picture.figure,
+                out / "figures" / picture.name,
+                is_photograph=picture.is_photograph,
+            ),
+        )
+        for picture in pictures
+    ]
 
 
 def _adapters(text: str) -> dict[str, str]:
@@ -195,6 +203,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--datasets", nargs="+", required=True)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1, help="processes that render figures")
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     run_stage(parser, run)

@@ -19,19 +19,15 @@ RESULTS = settings.results
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 ENVIRONMENT = "../environment.yml"
-EVALUATED = sorted(
-    {
-        *settings.evaluate.datasets,
-        *settings.evaluate.retrieval,
-        *settings.evaluate.showcase,
-    }
-)
+EVALUATED = sorted({*settings.evaluate.datasets, *settings.evaluate.retrieval})
 RETRIEVING = settings.pretrain.runs if settings.evaluate.retrieval else []
 TRAINED = settings.pretrain.all_datasets
 CELLS = settings.evaluate.evaluations(list(settings.pretrain.runs))
 DETECTORS = settings.localize.detectors(list(settings.pretrain.runs))
 FACTORS = settings.localize.factors(list(settings.pretrain.runs))
-DATASETS = sorted({*TRAINED, *EVALUATED, *settings.localize.datasets})
+DATASETS = sorted(
+    {*TRAINED, *EVALUATED, *settings.evaluate.showcase, *settings.localize.datasets}
+)
 # SIGUSR1 is how SLURM announces the time limit; by itself torchrun would die of it and take the run along.
 TORCHRUN = "torchrun --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 SHARDS = [f"{number:05d}" for number in range(settings.shard.num_shards)]

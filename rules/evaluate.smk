@@ -233,12 +233,23 @@ rule retrieve:
         " --results {params.results:q} --seed {params.seed} --threads {threads} --out {output:q} --log {log:q}"
 
 
+# A showcase is scored by the main run alone, whose scores the report shows.
+FEATURES = [
+    *collect(
+        rules.extract_features.output, run=settings.pretrain.runs, dataset=EVALUATED
+    ),
+    *collect(
+        rules.extract_features.output,
+        run=settings.paper.main_run,
+        dataset=settings.evaluate.showcase,
+    ),
+]
 EVALUATIONS = [
     *map(cell_file, CELLS),
     *tested(rules.compute_metrics.output),
     *collect(
         rules.predict_zero_shot.output,
-        run=settings.pretrain.runs,
+        run=settings.paper.main_run,
         dataset=settings.evaluate.showcase,
         task=settings.evaluate.tasks,
     ),

@@ -7,11 +7,7 @@ rule build_paper:
         tars=collect(rules.crop_shard.output.tar, dataset=DATASETS, shard=SHARDS),
         tables=collect(rules.tabulate_dataset.output, dataset=DATASETS),
         models=collect(rules.train_clip.output, run=settings.pretrain.runs),
-        features=collect(
-            rules.extract_features.output,
-            run=settings.pretrain.runs,
-            dataset=EVALUATED,
-        ),
+        features=FEATURES,
         evaluations=EVALUATIONS,
         localizations=LOCALIZATIONS,
     output:
@@ -100,12 +96,12 @@ rule build_paper:
         f"{BENCHMARKS}/paper.tsv"
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: 2
     resources:
         mem_mb=4000,
         runtime=30,
     params:
-        stage="paper-v4",
+        stage="paper-v5",
         config=section(settings.paper),
         evaluate=section(settings.evaluate),
         pretrain=section(settings.pretrain),
@@ -122,4 +118,5 @@ rule build_paper:
     shell:
         "python -m pipelines.paper --config {params.config:q} --evaluate-config {params.evaluate:q}"
         " --pretrain-config {params.pretrain:q} --localize-config {params.localize:q} --adapters {params.adapters:q}"
-        " --datasets {params.datasets} --seed {params.seed} --results {params.results:q} --out {params.out:q} --log {log:q}"
+        " --datasets {params.datasets} --seed {params.seed} --threads {threads} --results {params.results:q}"
+        " --out {params.out:q} --log {log:q}"

@@ -125,7 +125,7 @@ class EvaluateSection(Section):
         default=[], description="data sets with texts whose test breasts are searched, image to text and back"
     )
     showcase: list[Name] = Field(
-        default=[], description="data sets without labels: scored by zero-shot and shown image by image"
+        default=[], description="data sets without labels: scored by zero-shot of the main run and shown image by image"
     )
     gpus: int = Field(
         default=1, ge=0, description="GPUs of a feature pass or a fine-tuning, one process each; 0: on the CPU"

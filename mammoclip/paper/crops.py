@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from mammoclip.data.reader import ShardReader, eight_bits
-from mammoclip.paper.figures import figure_style
 from mammoclip.paper.inputs import DatasetTables
+from mammoclip.paper.rendering import data_uri, figure_style
 from mammoclip.paper.wording import finding_name
 
 SIDES: Mapping[str, str] = {"L": "left", "R": "right"}
@@ -115,11 +114,6 @@ def crop_data_uri(crop: Crop, colours: Mapping[str, str]) -> str:
         options = {"quality": _JPEG_QUALITY, "optimize": True}
         figure.savefig(buffer, format="jpeg", dpi=_CROP_DPI, pil_kwargs=options)
     return data_uri(buffer.getvalue(), "image/jpeg")
-
-
-def data_uri(content: bytes, media_type: str) -> str:
-    """Return ``content`` as a data URI."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _draw_crop(axes: Axes, crop: Crop, colours: Mapping[str, str], width_px: int) -> None:

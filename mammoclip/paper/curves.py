@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from mammoclip.evaluation import metrics
 from mammoclip.evaluation.checks import FloatArray, IntArray
 from mammoclip.evaluation.resampling import Draws
-from mammoclip.paper.figures import PROTOCOL_STYLES, draw_note, figure_style
+from mammoclip.paper.figures import PROTOCOL_STYLES, draw_note
+from mammoclip.paper.rendering import figure_style
 from mammoclip.paper.wording import format_number, format_percent, task_name
 
 GRID: FloatArray = np.linspace(0, 1, 101)

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from mammoclip.paper.curves import title_of
-from mammoclip.paper.figures import BLUE, GREEN, PROTOCOL_STYLES, PURPLE, VERMILION, draw_note, figure_style
+from mammoclip.paper.figures import BLUE, GREEN, PROTOCOL_STYLES, PURPLE, VERMILION, draw_note
+from mammoclip.paper.rendering import figure_style
 from mammoclip.paper.wording import format_number, format_percent
 
 _TRAINED = [name for name in PROTOCOL_STYLES if name != "zero-shot"]

@@ -1,24 +1,19 @@
-"""The ROC and training figures: vector and raster, the same bytes for the same numbers."""
+"""The ROC and training figures, and the colours that all figures share."""
 
 from __future__ import annotations
 
-import io
 import textwrap
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import cv2
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mammoclip.artifacts import atomic_path
 from mammoclip.config import EvaluateSection
 from mammoclip.evaluation import metrics
 from mammoclip.paper.inputs import Inputs, RunResults, principal
+from mammoclip.paper.rendering import figure_style
 from mammoclip.paper.wording import TESTED_PROTOCOLS, format_number, format_percent, task_name
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito: safe for the colour-blind
@@ -36,53 +31,6 @@ PROTOCOL_STYLES: Mapping[str, tuple[str, Any]] = {
     "fine-tune": (GREEN, "-."),
 }
 """Colour and line of each protocol, in the order in which they are drawn."""
-_STYLE: dict[Any, Any] = {
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.fontsize": 8.0,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,  # text stays text
-}
-_METADATA: dict[str, dict[str, None]] = {
-    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-    "png": {"Software": None},
-}
-PNG_DPI = 160
-_PHOTOGRAPH_QUALITY, _LOSSLESS = 85, 101  # of WebP, as OpenCV has them
-
-
-@contextmanager
-def figure_style() -> Iterator[None]:
-    """Draw with our style and matplotlib's own defaults, whatever the user's matplotlibrc says."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        yield
-
-
-def save_figure(figure: Figure, path: Path) -> bytes:
-    """Write a figure atomically in the format of the suffix, pdf or png; return what was written."""
-    content = render_figure(figure, path.suffix.removeprefix("."))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-    return content
-
-
-def render_figure(figure: Figure, file_format: str) -> bytes:
-    """Return a figure as pdf or png, without dates or versions."""
-    buffer = io.BytesIO()
-    with figure_style():
-        figure.savefig(buffer, format=file_format, dpi=PNG_DPI, metadata=_METADATA[file_format])
-    return buffer.getvalue()
-
-
-def to_webp(png: bytes, *, is_photograph: bool = False) -> bytes:
-    """Return a picture as WebP, which is smaller: lines and text without loss, photographs nearly so."""
-    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-    quality = _PHOTOGRAPH_QUALITY if is_photograph else _LOSSLESS
-    return cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
 
 
 def draw_note(text: str) -> Figure:

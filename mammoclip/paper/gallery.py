@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mammoclip.paper.curves import select_evaluation, title_of
-from mammoclip.paper.figures import draw_note, figure_style
+from mammoclip.paper.figures import draw_note
 from mammoclip.paper.histograms import find_choice
 from mammoclip.paper.overlays import TRUE_COLOUR, draw_box, show_crop
+from mammoclip.paper.rendering import figure_style
 from mammoclip.paper.wording import finding_name, format_number
 
 KINDS: Mapping[str, tuple[bool, bool]] = MappingProxyType(

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from mammoclip.evaluation.checks import FloatArray
 from mammoclip.paper.curves import rows_of_test, title_of
-from mammoclip.paper.figures import BLUE, VERMILION, draw_note, figure_style
+from mammoclip.paper.figures import BLUE, VERMILION, draw_note
+from mammoclip.paper.rendering import figure_style
 from mammoclip.paper.wording import format_number
 
 NUM_BINS = 30

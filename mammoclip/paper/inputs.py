@@ -61,7 +61,8 @@ class RunResults:
     """One pretraining run: its role and the tables of these names.
 
     ``predictions`` are by data set, of all evaluations of the run, and of repeated controls the first repeat; a data
-    set that the run was not evaluated on has none. ``metrics`` and ``choices`` are of all data sets.
+    set that the run was not evaluated on has none; showcases have those of the main run alone. ``metrics`` and
+    ``choices`` are of all data sets.
 
     ``localization`` is of all data sets. ``detections``, of detectors and of Mammo-FActOR with its baselines, and
     ``attributions`` and ``heat_maps`` are by data set, empty for one that nothing of the run localised on.
@@ -168,7 +169,17 @@ def load_inputs(
         for name in datasets
     }
     ordered = [paper.main_run, *(name for name in pretrain.runs if name != paper.main_run)]
-    runs = [_load_run(reader, name, pretrain.runs[name].control, evaluate, localize) for name in ordered]
+    runs = [
+        _load_run(
+            reader,
+            name,
+            pretrain.runs[name].control,
+            evaluate,
+            localize,
+            evaluate.showcase if name == paper.main_run else [],
+        )
+        for name in ordered
+    ]
     return Inputs(results, tables, runs, sorted(reader.files))
 
 
@@ -209,12 +220,17 @@ def _load_dataset(reader: _Reader, name: str, source: Source | None) -> DatasetT
 
 
 def _load_run(
-    reader: _Reader, run: str, control: Control, evaluate: EvaluateSection, localize: LocalizeSection
+    reader: _Reader,
+    run: str,
+    control: Control,
+    evaluate: EvaluateSection,
+    localize: LocalizeSection,
+    showcase: Sequence[str],
 ) -> RunResults:
     folder = f"evaluate/{run}"
     cells = [(cell.dataset, cell.name) for cell in evaluate.evaluations([run]) if cell.run == run]
-    shown = [(dataset, f"{task}/zero-shot") for dataset in evaluate.showcase for task in evaluate.tasks]
-    predictions = {name: [PREDICTIONS.empty()] for name in (*evaluate.datasets, *evaluate.showcase)}
+    shown = [(dataset, f"{task}/zero-shot") for dataset in showcase for task in evaluate.tasks]
+    predictions = {name: [PREDICTIONS.empty()] for name in (*evaluate.datasets, *showcase)}
     for dataset, name in dict.fromkeys([*cells, *shown]):
         table = reader.read(PREDICTIONS, f"{folder}/{dataset}/{name}.parquet")
         predictions[dataset].append(table.filter(repeat=0))

@@ -19,7 +19,6 @@ from matplotlib.patheffects import withStroke
 from mammoclip.localization.froc import froc_curve
 from mammoclip.paper.curves import title_of
 from mammoclip.paper.detection_curves import IOU, Detected
-from mammoclip.paper.figures import figure_style
 from mammoclip.paper.gallery import ReadCrop
 from mammoclip.paper.overlays import (
     DASHES,
@@ -32,6 +31,7 @@ from mammoclip.paper.overlays import (
     show_crop,
     show_heat,
 )
+from mammoclip.paper.rendering import figure_style
 from mammoclip.paper.wording import format_number, task_name
 
 MAX_BOXES = 3

@@ -17,9 +17,9 @@ from mammoclip.data.shard import check_conservation
 from mammoclip.datasets.base import Source
 from mammoclip.paper.conservation import NOT_A_FILE, RejectCount, count_rejects
 from mammoclip.paper.counts import NOT_STATED, Counts, count_values, name_headers
-from mammoclip.paper.crops import data_uri
-from mammoclip.paper.figures import BLUE, VERMILION, figure_style, render_figure
+from mammoclip.paper.figures import BLUE, VERMILION
 from mammoclip.paper.page import load_page
+from mammoclip.paper.rendering import data_uri, figure_style, render_figure
 from mammoclip.paper.unusual import (
     FLAGS,
     MIN_PER_VIEW,

@@ -24,8 +24,9 @@ from mammoclip.evaluation.calibration import (
 from mammoclip.evaluation.checks import FloatArray, IntArray, check_probabilities
 from mammoclip.evaluation.examples import to_array
 from mammoclip.paper.curves import select_evaluation, title_of
-from mammoclip.paper.figures import BLUE, VERMILION, draw_note, figure_style
+from mammoclip.paper.figures import BLUE, VERMILION, draw_note
 from mammoclip.paper.histograms import find_choice, set_count_axis
+from mammoclip.paper.rendering import figure_style
 from mammoclip.paper.wording import format_number, format_percent
 
 

@@ -11,7 +11,8 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mammoclip.paper.figures import BLUE, figure_style
+from mammoclip.paper.figures import BLUE
+from mammoclip.paper.rendering import figure_style
 
 _MAX_BINS = 50
 

@@ -15,7 +15,8 @@ import polars as pl
 
 from mammoclip.data.reader import ShardReader, eight_bits
 from mammoclip.errors import ArtifactError
-from mammoclip.paper.crops import SIDES, data_uri
+from mammoclip.paper.crops import SIDES
+from mammoclip.paper.rendering import data_uri
 from mammoclip.paper.wording import format_number
 
 Floats = npt.NDArray[np.float64]

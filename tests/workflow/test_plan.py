@@ -38,9 +38,9 @@ def test_the_demo_plans_every_stage_once_per_data_set_run_and_shard(snakemake: S
         "tabulate_dataset": 2,
         "paraphrase_texts": 1,
         "train_clip": 3,
-        "extract_features": 6,
+        "extract_features": 4,
         "embed_prompts": 3,
-        "predict_zero_shot": 18,
+        "predict_zero_shot": 12,
         "fit_probe": 15,
         "fine_tune": 2,
         "compute_metrics": 3,
@@ -50,7 +50,7 @@ def test_the_demo_plans_every_stage_once_per_data_set_run_and_shard(snakemake: S
         "compute_localization": 1,
         "build_paper": 1,
         "all": 1,
-        "total": 72,
+        "total": 64,
     }
 
 
@@ -172,7 +172,7 @@ def test_a_row_more_in_the_matrix_adds_its_jobs(snakemake: Snakemake, tmp_path: 
     plan = snakemake("--dry-run", *DEMO, override, "--config", f"results={tmp_path}")
     assert plan.returncode == 0, plan.stderr
     jobs = planned_jobs(plan.stdout + plan.stderr)
-    assert (jobs["fine_tune"], jobs["total"]) == (4, 72 + 2)
+    assert (jobs["fine_tune"], jobs["total"]) == (4, 64 + 2)
 
 
 @pytest.mark.parametrize(("gpus", "processes", "resources"), [(0, 1, ("gpu=0",)), (4, 4, ("gpu=8", "gres=gpu:4"))])

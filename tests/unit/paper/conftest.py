@@ -237,7 +237,7 @@ def _write_run(folder: Path, run: str, skill: float, evaluate: EvaluateSection) 
     out = folder / "evaluate" / run
     for cell in evaluate.evaluations([run]):
         write_table(_predict(folder, cell, skill, rng), PREDICTIONS, out / cell.dataset / f"{cell.name}.parquet")
-    for dataset in evaluate.showcase:
+    for dataset in evaluate.showcase if run == "main-run" else []:
         for task in evaluate.tasks:
             cell = Evaluation(run, dataset, task, "zero-shot", 0.0, 0)
             shown = _predict(folder, cell, skill, rng).with_columns(label=pl.lit(None, pl.Int32))

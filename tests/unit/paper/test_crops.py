@@ -15,8 +15,8 @@ from mammoclip.paper.crops import (
     read_crops,
     sample_images,
 )
-from mammoclip.paper.figures import render_figure
 from mammoclip.paper.inputs import Inputs
+from mammoclip.paper.rendering import render_figure
 
 COLOURS = assign_colours(["mass", "suspicious_calcification"])
 

@@ -16,7 +16,8 @@ from mammoclip.paper.curves import (
     precision_steps,
     select_evaluation,
 )
-from mammoclip.paper.figures import PROTOCOL_STYLES, draw_note, render_figure
+from mammoclip.paper.figures import PROTOCOL_STYLES, draw_note
+from mammoclip.paper.rendering import render_figure
 
 LABELS = [1, 0, 1, 0, 0, 1]
 SCORES = [0.9, 0.8, 0.8, 0.3, 0.2, 0.1]

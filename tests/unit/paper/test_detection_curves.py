@@ -16,7 +16,7 @@ from mammoclip.paper.detection_curves import (
     froc_steps,
     interpolated_precision,
 )
-from mammoclip.paper.figures import render_figure
+from mammoclip.paper.rendering import render_figure
 from mammoclip.paper.tested_images import ImagesTested
 from mammoclip.paper.wording import format_number
 

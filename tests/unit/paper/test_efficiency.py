@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from mammoclip.artifacts import METRICS
 from mammoclip.paper.efficiency import draw_efficiency, efficiency_points
-from mammoclip.paper.figures import render_figure
+from mammoclip.paper.rendering import render_figure
 
 
 def _row(value: float | None, **changes: object) -> dict[str, object]:

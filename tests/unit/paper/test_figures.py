@@ -2,17 +2,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import matplotlib as mpl
-import numpy as np
 import polars as pl
-import pytest
 from matplotlib.figure import Figure
 
 from mammoclip.artifacts import PREDICTIONS, STEPS, read_table, write_table
 from mammoclip.config import EvaluateSection, TaskSection
-from mammoclip.paper.figures import draw_roc, draw_training, render_figure, save_figure, to_webp
+from mammoclip.paper.figures import draw_roc, draw_training
 from mammoclip.paper.inputs import Inputs
+from mammoclip.paper.rendering import render_figure
 from mammoclip.paper.wording import format_number
 
 
@@ -120,56 +118,9 @@ def test_without_a_trained_run_the_figure_says_so(results: Path, load: Callable[
     assert [text.get_text() for text in draw_training(load()).texts] == ["No run was trained."]
 
 
-@pytest.mark.parametrize("suffix", ["pdf", "png"])
-def test_the_same_numbers_give_the_same_bytes_without_dates(
-    inputs: Inputs, evaluate: EvaluateSection, tmp_path: Path, suffix: str
-) -> None:
-    paths = [tmp_path / f"{number}.{suffix}" for number in range(2)]
-    for path in paths:
-        save_figure(draw_roc(inputs, evaluate), path)
-    first, second = (path.read_bytes() for path in paths)
-    assert first == second
-    assert b"Date" not in first
-    assert first.startswith({"pdf": b"%PDF", "png": b"\x89PNG"}[suffix])
-
-
-def test_the_inlined_picture_is_the_written_one(inputs: Inputs, tmp_path: Path) -> None:
-    save_figure(draw_training(inputs), tmp_path / "training.png")
-    assert render_figure(draw_training(inputs), "png") == (tmp_path / "training.png").read_bytes()
-
-
-def test_the_style_of_the_caller_neither_counts_nor_changes(inputs: Inputs) -> None:
-    plain = render_figure(draw_training(inputs), "png")
-    with mpl.rc_context({"font.size": 20.0, "lines.linewidth": 9.0}):
-        assert render_figure(draw_training(inputs), "png") == plain
-        assert mpl.rcParams["font.size"] == 20.0
-
-
 def test_steps_may_be_unsorted(results: Path, load: Callable[[], Inputs]) -> None:
     plain = render_figure(draw_training(load()), "png")
     path = results / "pretrain" / "main-run" / "metrics.parquet"
     steps = read_table(STEPS, path)
     write_table(pl.concat([steps[20:], steps[:20]]), STEPS, path)
     assert render_figure(draw_training(load()), "png") == plain
-
-
-def _decoded(content: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-
-
-def test_a_page_s_pictures_are_smaller_and_the_same(inputs: Inputs) -> None:
-    png = render_figure(draw_training(inputs), "png")
-    webp = to_webp(png)
-    assert np.array_equal(_decoded(webp), _decoded(png))
-    assert len(webp) < len(png)
-    assert to_webp(png) == webp
-
-
-def test_photographs_are_nearly_the_same_and_much_smaller() -> None:
-    figure = Figure(figsize=(2, 2))
-    tissue = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(320, 320)), (0, 0), 3)
-    figure.add_axes((0.0, 0.0, 1.0, 1.0)).imshow(tissue, cmap="gray")
-    png = render_figure(figure, "png")
-    webp = to_webp(png, is_photograph=True)
-    assert np.abs(_decoded(webp).astype(int) - _decoded(png)).mean() < 4
-    assert len(webp) < len(png) / 4

@@ -4,8 +4,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from mammoclip.artifacts import CHOICES, FINDINGS, PREDICTIONS
-from mammoclip.paper.figures import render_figure
 from mammoclip.paper.gallery import KINDS, choose_confident, draw_gallery
+from mammoclip.paper.rendering import render_figure
 
 EVALUATION = {"task": "mass", "protocol": "zero-shot", "fraction": 0.0, "seed": 0}
 # image, patient, label, score; the threshold is 0.5

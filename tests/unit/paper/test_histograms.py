@@ -6,8 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from mammoclip.artifacts import CHOICES, PREDICTIONS
-from mammoclip.paper.figures import render_figure
 from mammoclip.paper.histograms import NUM_BINS, draw_histograms, find_choice
+from mammoclip.paper.rendering import render_figure
 
 EVALUATION = {"task": "mass", "protocol": "zero-shot", "fraction": 0.0, "seed": 0}
 

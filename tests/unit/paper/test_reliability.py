@@ -11,8 +11,8 @@ from mammoclip.evaluation.calibration import (
     expected_calibration_error,
     to_logits,
 )
-from mammoclip.paper.figures import render_figure
 from mammoclip.paper.reliability import draw_reliability, reliability_bins
+from mammoclip.paper.rendering import render_figure
 
 
 def _predictions(labels: np.ndarray, probabilities: np.ndarray) -> pl.DataFrame:

@@ -54,6 +54,7 @@ def _arguments(
         adapters={"cohort": "phantom", "films": "cbis_ddsm"},
         datasets=["cohort", "films"],
         seed=42,
+        threads=1,
         results=results,
         out=out,
     )
@@ -175,7 +176,10 @@ def test_the_report_explains_the_protocols_of_localisation_that_occur(page: Page
     assert {"detection-frozen", "mammo-factor", "grad-cam", "centre-prior", "random", "...-shuffled"} <= set(terms)
 
 
-def test_the_same_input_elsewhere_gives_the_same_bytes(done: argparse.Namespace, arguments: argparse.Namespace) -> None:
+def test_the_same_input_elsewhere_and_more_processes_give_the_same_bytes(
+    done: argparse.Namespace, arguments: argparse.Namespace
+) -> None:
+    arguments.threads = 2
     run(arguments)
     pictures = [f"figures/{path.name}" for path in (done.out / "figures").iterdir()]
     for name in (*OUTPUTS, *pictures):
