@@ -26,8 +26,8 @@ from bench_features import CUDA, DEVICE, write_images
 from PIL import Image
 from torch import Tensor
 
+from mammoclip.data.prefetch import prefetch
 from mammoclip.data.reader import ShardReader
-from mammoclip.evaluation.fine_tune import prefetch
 from mammoclip.localization.detector import build_detector
 from mammoclip.localization.detector_training import predict
 from mammoclip.models import EfficientNet, normalise
@@ -80,7 +80,7 @@ def detect(detector: Any, ids: list[str], args: argparse.Namespace, reader: Shar
         return
     batches = [ids[start : start + args.batch_size] for start in range(0, len(ids), args.batch_size)]
     for images in prefetch(reader.read, batches, args.threads):
-        predict(detector, normalise(images.to(DEVICE)))
+        predict(detector, normalise(torch.from_numpy(images).to(DEVICE)))
 
 
 def measure(args: argparse.Namespace) -> None:

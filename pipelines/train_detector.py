@@ -25,6 +25,7 @@ from mammoclip.artifacts import (
 from mammoclip.config import ALL_FINDINGS, DetectionProtocol, LocalizeSection, findings_of
 from mammoclip.data.reader import ShardReader
 from mammoclip.evaluation.examples import take_fraction
+from mammoclip.evaluation.features import resolve_precision
 from mammoclip.localization.boxed import boxed_images, detections_frame, to_boxed_images
 from mammoclip.localization.detector import build_detector
 from mammoclip.localization.detector_training import DetectionJob, train_detector
@@ -66,8 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         options.size_px,
         mode=section.mode,
         trains_encoder=arguments.protocol == "detection-fine-tune",
-        bf16=options.precision == "bf16"
-        or (options.precision == "auto" and device == "cuda" and torch.cuda.is_bf16_supported()),
+        bf16=resolve_precision(options.precision, torch.device(device)) == "bf16",
         seed=arguments.seed,
         **options.model_dump(include={*_ARCHITECTURE}),
     ).to(device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,12 +21,12 @@ from mammoclip.config import Mode
 from mammoclip.data.augmentation import AugmentationStrength, augment, draw_warp
 from mammoclip.data.captions import Captions, CaptionSampler, Paraphrases, swap_sides
 from mammoclip.data.mixture import ALIKE, Mixture, check_weights, draw_epoch
+from mammoclip.data.prefetch import ReadImage
 from mammoclip.data.warp import Image, SamplingNodes, sampling_nodes
 from mammoclip.errors import ArtifactError
 
 log = logging.getLogger(__name__)
 
-ReadImage = Callable[[str], Image]
 
 _GRADES = ("density", "birads")
 

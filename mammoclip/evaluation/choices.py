@@ -48,7 +48,7 @@ def choose(labels: Labels, probabilities: Floats) -> Choices:
     except MammoClipError as error:
         why_no_temperature = str(error)
     if probabilities.shape[1] != 2:
-        why_no_threshold = "there are more than two classes"
+        why_no_threshold = "more than two classes"
     elif len(set(labels.tolist())) < 2:
         why_no_threshold = "the validation images have one class only"
     else:

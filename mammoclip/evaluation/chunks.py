@@ -11,11 +11,8 @@ import json
 import logging
 import shutil
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVarTuple
 
@@ -23,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from mammoclip.data.prefetch import ReadImage, of_size, prefetch
 from mammoclip.data.progress import report_progress
 from mammoclip.errors import ArtifactError
 
 log = logging.getLogger(__name__)
 
-ReadImage = Callable[[str], npt.NDArray[np.uint8 | np.uint16]]
 Images = npt.NDArray[np.integer]
 
 Arrays = TypeVarTuple("Arrays")
@@ -123,7 +120,7 @@ def fill_chunks(
     ]
     done: list[tuple[Any, ...]] = []
     ahead = 2 + threads // batch_size  # so that no thread is idle while a batch waits for its turn
-    reading = _read_ahead([ids for _, ids in batches], read_image, size_px, threads, ahead)
+    reading = prefetch(of_size(read_image, size_px), [ids for _, ids in batches], threads, ahead)
     with closing(reading):
         progress = report_progress(reading, len(batches), f"{what}: batches")
         for images, (number, ids) in zip(progress, batches, strict=True):
@@ -132,34 +129,3 @@ def fill_chunks(
                 arrays: Any = (np.concatenate(parts) for parts in zip(*done, strict=True))
                 store.write(number, *arrays)
                 done = []
-
-
-def _read_ahead(
-    batches: Sequence[Sequence[str]], read_image: ReadImage, size_px: tuple[int, int], threads: int, ahead: int
-) -> Generator[Images, None, None]:
-    """Yield the images of each batch, (B, H, W), while threads read the ``ahead`` batches that follow."""
-    following = iter(batches)
-    pool = ThreadPoolExecutor(max(1, threads))
-
-    def submit(number: int) -> list[list[tuple[str, Future[npt.NDArray[np.uint8 | np.uint16]]]]]:
-        return [
-            [(image_id, pool.submit(read_image, image_id)) for image_id in ids] for ids in islice(following, number)
-        ]
-
-    try:
-        waiting = deque(submit(ahead))
-        while waiting:
-            images = []
-            for image_id, future in waiting.popleft():
-                image = future.result()
-                if image.shape != size_px:
-                    raise ArtifactError(
-                        f"image {image_id!r} has the shape {image.shape}; the model takes one channel of "
-                        f"{size_px[0]} x {size_px[1]} pixels (height x width)"
-                    )
-                # Torch computes little with 16 bits without a sign.
-                images.append(image.astype(np.int32) if image.dtype == np.uint16 else image)
-            waiting.extend(submit(1))
-            yield np.stack(images)
-    finally:  # after an error nobody waits for images that were not begun
-        pool.shutdown(cancel_futures=True)

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from mammoclip.artifacts import FEATURES, atomic_path
+from mammoclip.data.prefetch import ReadImage
 from mammoclip.errors import ArtifactError
-from mammoclip.evaluation.chunks import DIGEST_BYTES, ChunkStore, Images, ReadImage, fill_chunks
+from mammoclip.evaluation.chunks import DIGEST_BYTES, ChunkStore, Images, fill_chunks
 from mammoclip.models import LoadedModel, normalise
 
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -51,11 +52,8 @@ class FeatureRecipe:
     def of(
         cls, model: LoadedModel, model_sha256: str, precision: Precision | Literal["auto"] = "auto", flip: bool = False
     ) -> FeatureRecipe:
-        """Return the recipe for a model where it lies: ``auto`` is bf16 on a GPU that has it, else fp32."""
-        if precision == "auto":
-            on_gpu = model.logit_scale.device.type == "cuda"
-            precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
-        return cls(model_sha256, model.image_size_px, precision, flip)
+        """Return the recipe for a model where it lies, as ``resolve_precision`` has it."""
+        return cls(model_sha256, model.image_size_px, resolve_precision(precision, model.logit_scale.device), flip)
 
 
 class FeatureStore(ChunkStore[Floats, Floats]):
@@ -170,6 +168,13 @@ def extract_features(
         rank=rank,
         world_size=world_size,
     )
+
+
+def resolve_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """Return what ``auto`` is on a device: bf16 on a GPU that has it, else fp32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def weights_sha256(model: Path) -> str:

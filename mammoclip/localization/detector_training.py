@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,48 +17,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mammoclip.config import Augmentation, DetectionSection, Mode
+from mammoclip.config import Augmentation, DetectionSection
 from mammoclip.data.augmentation import AugmentationStrength, draw_warp
-from mammoclip.data.progress import report_progress
+from mammoclip.data.prefetch import of_size
 from mammoclip.data.warp import Image, WarpParameters, apply_warp, warp_boxes
-from mammoclip.errors import ArtifactError, ConfigError, Interrupted, ModelError
-from mammoclip.evaluation.fine_tune import prefetch as prefetch_images
-from mammoclip.evaluation.fine_tune_state import Epoch, Progress, restore_progress, save_progress
+from mammoclip.errors import ArtifactError, ConfigError
 from mammoclip.localization.boxes import BoxedImages, ImageDetections
-from mammoclip.models import TimmEncoder, normalise
-from mammoclip.training.distributed import gather_with_gradient, largest_over_processes, mean_over_processes
-from mammoclip.training.interruption import StopRequest, stop_requests
+from mammoclip.models import TimmEncoder
+from mammoclip.training.distributed import gather_with_gradient, mean_over_processes
+from mammoclip.training.epochs import Epoch, ImageJob, Positions, ShuffledImages, Steps, make_steps, train_epochs
+from mammoclip.training.interruption import StopRequest
 
 log = logging.getLogger(__name__)
 
-_ORDER, _AUGMENTATION, _DROPOUT = 1, 2, 3  # streams of random numbers of one seed
 _SMALLEST_BOX_PX = 1.0  # of a side; less can be left of a box that augmentation moves out of the image
 
 
-@dataclass(frozen=True)
-class DetectionJob:
-    """Everything that training needs beside the detector; ``read_image`` gives uint8 or uint16 of its ``size_px``.
+@dataclass(frozen=True, kw_only=True)
+class DetectionJob(ImageJob[BoxedImages]):
+    """Everything that training needs beside the detector; images have the ``size_px`` of the section.
 
     ``score`` rates the detections of ``choosing``, such as their average precision; None: minus the loss is the score.
     """
 
     section: DetectionSection
-    train: BoxedImages
-    validation: BoxedImages
-    test: BoxedImages
-    read_image: Callable[[str], Image]
-    mode: Mode
-    seed: int
-    work: Path  # survives an interruption: checkpoints of this job alone
     score: Callable[[Sequence[ImageDetections]], float] | None = None
-    threads: int = 1  # that read and augment images
-    rank: int = 0
-    world_size: int = 1
-
-    @property
-    def choosing(self) -> BoxedImages:
-        """The images on which the epoch is chosen. [quirk] Compat: those that are tested."""
-        return self.test if self.mode == "compat" else self.validation
 
 
 @dataclass(frozen=True)
@@ -94,19 +76,21 @@ def train_detector(detector: Any, job: DetectionJob) -> Detected:
         weight_decay=section.weight_decay,
         fused=device.type == "cuda",
     )
-    progress = restore_progress(job.work, detector, optimizer, job.rank)
     # Of some encoders of timm the last norm or pooling is in no map, and gets no gradient.
     unused = isinstance(detector.backbone.encoder, TimmEncoder)
     wrapped = DistributedDataParallel(detector, find_unused_parameters=unused) if job.world_size > 1 else detector
     trainer = _Trainer(job, detector, wrapped, optimizer, device)
-    with stop_requests() as stop:
-        while not _is_over(job, progress):
-            loss = trainer.train(len(progress.epochs), stop)
-            score = float(job.score(trainer.predict(job.choosing)) if job.score else -trainer.loss(job.choosing))
-            progress.add(Epoch(loss, score), detector)
-            log.info("detection: epoch %d, training loss %.3f, score %.3f", len(progress.epochs), loss, score)
-            if job.rank == 0:
-                save_progress(job.work, detector, optimizer, progress)
+    progress = train_epochs(
+        detector,
+        optimizer,
+        trainer.train,
+        lambda: float(job.score(trainer.predict(job.choosing)) if job.score else -trainer.loss(job.choosing)),
+        num_epochs=section.num_epochs,
+        patience=section.patience if job.mode == "strict" else None,
+        work=job.work,
+        rank=job.rank,
+        what="detection",
+    )
     detector.load_state_dict(progress.best)
     return Detected(trainer.predict(job.validation), trainer.predict(job.test), progress.selected, progress.epochs)
 
@@ -138,43 +122,33 @@ class _Trainer:
 
     def train(self, epoch: int, stop: StopRequest) -> float:
         """Make the steps of an epoch, over the whole batches in it, and return their mean loss."""
-        job, size, part = self.job, self.job.section.batch_size, self.job.train
-        order = np.random.default_rng([job.seed, _ORDER, epoch]).permutation(len(part.image_ids))
-        positions = np.arange(len(order) // size * size).reshape(-1, size)
+        job, part = self.job, self.job.train
+        section, shuffled = job.section, ShuffledImages(job, epoch)
+        read_image = of_size(job.read_image, section.size_px)
 
         def warp(position: int) -> WarpParameters:
-            rng = np.random.default_rng([job.seed, _AUGMENTATION, epoch, position])
-            return draw_boxed_warp(rng, job.section.augmentation, job.section.size_px)
+            return draw_boxed_warp(shuffled.rng(position), section.augmentation, section.size_px)
 
         def read(position: int) -> Image:
-            return apply_warp(self._read(part.image_ids[order[position]]), warp(position))
+            return apply_warp(read_image(part.image_ids[shuffled.rows[position]]), warp(position))
+
+        def loss(positions: Positions, images: Tensor) -> Tensor:
+            targets = [self._target(part, shuffled.rows[position], warp(position)) for position in positions]
+            total: Tensor = sum(self.wrapped(images, targets).values())
+            return total
 
         self.wrapped.train()
-        losses = []
-        own = np.split(positions, job.world_size, axis=1)[job.rank]
-        batches = zip(own, prefetch_images(read, own, job.threads), strict=True)
-        steps = report_progress(batches, len(own), f"detection: epoch {epoch + 1}, batches")
-        for step, (batch, images) in enumerate(steps):
-            seed = np.random.SeedSequence([job.seed, _DROPOUT, epoch, step, job.rank]).generate_state(1)
-            torch.manual_seed(int(seed[0]))  # dropout depends on nothing else
-            targets = [self._target(part, order[position], warp(position)) for position in batch]
-            loss = sum(self.wrapped(normalise(images.to(self.device)), targets).values())
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.detector.parameters(), job.section.gradient_clip)
-            self.optimizer.step()
-            losses.append(loss.detach())
-            if largest_over_processes(int(stop.received)):
-                raise Interrupted(f"detection was asked to stop in epoch {epoch + 1}; run it again to go on")
-        if job.world_size > 1:
-            for buffer in self.detector.buffers():  # statistics of batch norms are those of process 0, as in a step
-                torch.distributed.broadcast(buffer, 0)
-        mean = float(mean_over_processes(torch.stack(losses).double().mean()))
-        if not np.isfinite(mean):
-            raise ModelError(
-                f"the loss of detection is not finite in epoch {epoch + 1}; lower localize.detection.learning_rate"
-            )
-        return mean
+        steps = Steps(
+            self.detector,
+            self.optimizer,
+            self.device,
+            section.batch_size,
+            "localize.detection",
+            read,
+            loss,
+            section.gradient_clip,
+        )
+        return make_steps(job, steps, "detection", epoch, stop)
 
     @torch.no_grad()
     def loss(self, part: BoxedImages) -> float:
@@ -182,16 +156,16 @@ class _Trainer:
         self.detector.eval()
         self.detector.training = True  # torchvision's switch between losses and detections, of the outer module alone
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for rows, images in self._batches(part):
+        for rows, images in self._own_batches(part):
             targets = [self._target(part, row, WarpParameters()) for row in rows]
             total += len(rows) * sum(self.detector(images, targets).values())
         return float(mean_over_processes(total)) * self.job.world_size / len(part.image_ids)
 
     def predict(self, part: BoxedImages) -> list[ImageDetections]:
         """Return the detections in every image of a part; the processes share the work."""
-        each = -(-len(part.image_ids) // self.job.world_size)
+        each = self.job.num_own(part)
         packed = torch.full((each, self.detector.detections_per_img, 6), -1.0, dtype=torch.float64)
-        for rows, images in self._batches(part):
+        for rows, images in self._own_batches(part):
             for row, found in zip(rows, predict(self.detector, images), strict=True):
                 table = np.column_stack([found.boxes, found.scores, found.labels])
                 packed[row - self.job.rank * each, : len(table)] = torch.from_numpy(table)
@@ -199,24 +173,9 @@ class _Trainer:
         kept = (table[table[:, 4] >= 0] for table in tables)
         return [ImageDetections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64)) for table in kept]
 
-    def _batches(self, part: BoxedImages) -> Iterator[tuple[range, Tensor]]:
-        """Yield the rows of this process, batch by batch, and their normalised images."""
-        size = self.job.section.batch_size
-        each = -(-len(part.image_ids) // self.job.world_size)  # the last process may have fewer
-        own = range(len(part.image_ids))[self.job.rank * each : (self.job.rank + 1) * each]
-        rows = [own[start : start + size] for start in range(0, len(own), size)]
-        images = prefetch_images(lambda row: self._read(part.image_ids[row]), rows, self.job.threads)
-        for batch, read in zip(rows, images, strict=True):
-            yield batch, normalise(read.to(self.device))
-
-    def _read(self, image_id: str) -> Image:
-        image, (height, width) = self.job.read_image(image_id), self.job.section.size_px
-        if image.shape != (height, width):
-            raise ArtifactError(
-                f"image {image_id!r} is {image.shape[0]} x {image.shape[1]} pixels (height x width), the detector "
-                f"takes {height} x {width}; read it at that size"
-            )
-        return image
+    def _own_batches(self, part: BoxedImages) -> Iterator[tuple[range, Tensor]]:
+        section = self.job.section
+        return self.job.own_batches(part, section.batch_size, section.size_px, self.device)
 
     def _target(self, part: BoxedImages, row: int, warp: WarpParameters) -> dict[str, Tensor]:
         """Return the boxes of an image, as far as the warp leaves them in it, and their classes."""
@@ -226,13 +185,6 @@ class _Trainer:
             "boxes": torch.from_numpy(boxes[kept]).float().to(self.device),
             "labels": torch.from_numpy(part.labels[row][kept]).to(self.device),
         }
-
-
-def _is_over(job: DetectionJob, progress: Progress) -> bool:
-    """Return whether all epochs are done, or in strict mode ``patience`` of them without a better score."""
-    done = len(progress.epochs)
-    since_best = done - 1 - progress.selected if done else 0
-    return done == job.section.num_epochs or (job.mode == "strict" and since_best >= job.section.patience)
 
 
 def _check_parts(detector: Any, job: DetectionJob) -> None:

@@ -14,7 +14,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +22,18 @@ import torch
 from torch import Tensor
 
 from mammoclip.artifacts import atomic_path
+from mammoclip.data.prefetch import ReadImage, prefetch
 from mammoclip.data.progress import report_progress
-from mammoclip.errors import ArtifactError, Interrupted, ModelError
-from mammoclip.evaluation.chunks import DIGEST_BYTES, ChunkStore, Images, ReadImage, fill_chunks
+from mammoclip.errors import ArtifactError, Interrupted
+from mammoclip.evaluation.chunks import DIGEST_BYTES, ChunkStore, Images, fill_chunks
 from mammoclip.evaluation.examples import Labels
 from mammoclip.evaluation.features import DTYPES, FeatureRecipe
-from mammoclip.evaluation.fine_tune import prefetch
-from mammoclip.evaluation.fine_tune_state import Epoch, restore_progress, save_progress
 from mammoclip.localization.factor import MammoFactor, factor_loss, pool_maps
 from mammoclip.models import LoadedModel, normalise
 from mammoclip.models.relevance import last_maps
 from mammoclip.text import Mode
-from mammoclip.training.interruption import StopRequest, stop_requests
+from mammoclip.training.epochs import Epoch, finite_mean, train_epochs
+from mammoclip.training.interruption import StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -216,15 +215,17 @@ def train_factor(job: FactorJob) -> TrainedFactor:
         factor = MammoFactor(job.store.map_shape[1:], job.text_embeddings.cpu(), job.hidden, job.temperature)
     factor.to(job.device)
     optimizer = torch.optim.AdamW(factor.parameters(), lr=job.learning_rate, weight_decay=job.weight_decay)
-    progress = restore_progress(job.work, factor, optimizer, rank=0)
-    with stop_requests() as stop:
-        while len(progress.epochs) < job.num_epochs:
-            number = len(progress.epochs)
-            loss = _train_epoch(job, factor, optimizer, number, stop)
-            score = -_validation_loss(job, factor)
-            log.info("factor: epoch %d, training loss %.3f, validation loss %.3f", number + 1, loss, -score)
-            progress.add(Epoch(loss, score), factor)
-            save_progress(job.work, factor, optimizer, progress)
+    progress = train_epochs(
+        factor,
+        optimizer,
+        lambda epoch, stop: _train_epoch(job, factor, optimizer, epoch, stop),
+        lambda: -_validation_loss(job, factor),
+        num_epochs=job.num_epochs,
+        patience=None,
+        work=job.work,
+        rank=0,
+        what="Mammo-FActOR",
+    )
     if job.mode == "compat":
         return TrainedFactor(factor.eval(), job.num_epochs - 1, progress.epochs)
     factor.load_state_dict(progress.best)
@@ -239,12 +240,11 @@ def _train_epoch(
     order = np.random.default_rng([job.seed, epoch]).permutation(len(ids))
     batches = np.array_split(order, math.ceil(len(order) / job.batch_size))
     batches = [batch for batch in batches if bool((labels[batch] == 1).any())]
-    read: Any = job.store.read  # what reads ahead was written for images
-    reading = prefetch(read, [[ids[position] for position in batch] for batch in batches], job.threads)
+    reading = prefetch(job.store.read, [[ids[position] for position in batch] for batch in batches], job.threads)
     losses = []
-    progress = report_progress(reading, len(batches), f"factor: epoch {epoch + 1}, batches")
+    progress = report_progress(reading, len(batches), f"Mammo-FActOR: epoch {epoch + 1}, batches")
     for batch, maps in zip(batches, progress, strict=True):
-        scores, _ = factor(maps.to(job.device))
+        scores, _ = factor(torch.from_numpy(maps).to(job.device))
         loss = factor_loss(scores, labels[batch].to(job.device), job.mode)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -252,10 +252,7 @@ def _train_epoch(
         losses.append(loss.detach())
         if stop.received:
             raise Interrupted(f"Mammo-FActOR was asked to stop in epoch {epoch + 1}; run it again to go on")
-    mean = float(torch.stack(losses).double().mean())
-    if not math.isfinite(mean):
-        raise ModelError(f"the loss of Mammo-FActOR is not finite in epoch {epoch + 1}; lower its learning rate")
-    return mean
+    return finite_mean(losses, epoch, "localize.factor")
 
 
 @torch.no_grad()
@@ -264,9 +261,8 @@ def factor_scores(
 ) -> Tensor:
     """Return the scores of images, float32 (N, K) on the CPU; times the temperature they are cosine similarities."""
     starts = range(0, len(image_ids), batch_size)
-    read: Any = store.read
-    reading = prefetch(read, [image_ids[start : start + batch_size] for start in starts], threads)
-    scores = [factor(maps.to(factor.text_embeddings.device))[0].cpu() for maps in reading]
+    reading = prefetch(store.read, [image_ids[start : start + batch_size] for start in starts], threads)
+    scores = [factor(torch.from_numpy(maps).to(factor.text_embeddings.device))[0].cpu() for maps in reading]
     return torch.cat([torch.zeros(0, len(factor.text_embeddings)), *scores])
 
 

@@ -103,7 +103,7 @@ def _draw_roc_panel(axes: Axes, inputs: Inputs, dataset: str, task: str) -> None
     num_others = len(axes.lines)
     for protocol, (colour, line) in PROTOCOL_STYLES.items():
         _draw_curve(axes, inputs.main, dataset, task, protocol, color=colour, lw=2.0, ls=line)
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", anchor="N")  # the legend takes what is left below
     place = f"{dataset}, compat" if inputs.is_compat else dataset
     axes.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="sensitivity", title=f"{task_name(task)} ({place})")
     handles, labels = axes.get_legend_handles_labels()

@@ -34,7 +34,7 @@ TESTED_PROTOCOLS = ("zero-shot", "linear-probe", "fine-tune")
 LOCALIZATION_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "detection-frozen": "RetinaNet on the image encoder as it was pretrained; pyramid and heads learn true boxes",
-        "detection-fine-tune": "the same with the image encoder trained too",
+        "detection-fine-tune": "RetinaNet whose image encoder learns true boxes too",
         FACTOR: "Mammo-FActOR: maps of the frozen encoder's channels that fit the sentences of a finding; it "
         "learns labels of images and never sees a box",
         GRAD_CAM: "gradient of the image's similarity to the sentences of a finding; nothing is trained",

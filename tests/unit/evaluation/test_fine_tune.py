@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,12 +19,13 @@ import torch
 
 from mammoclip.artifacts import ATTRIBUTES, IMAGES, LABELS, PREDICTIONS, Table, read_table, write_table
 from mammoclip.config import Augmentation, EvaluateSection, FineTuneSection
-from mammoclip.errors import ArtifactError, ConfigError, Interrupted, ModelError
+from mammoclip.errors import ArtifactError, ConfigError, ModelError
+from mammoclip.evaluation.classifier import Classifier, class_weights, parameter_groups, selection_score
 from mammoclip.evaluation.fine_tune import FineTuneJob, LabelledImages, Tuned, fine_tune
-from mammoclip.evaluation.fine_tune_state import Classifier, class_weights, parameter_groups, selection_score
 from mammoclip.evaluation.metrics import auroc, macro_auroc
 from mammoclip.models import EfficientNet, LoadedModel, TimmEncoder
 from pipelines import fine_tune as stage
+from tests.interruption import counting, stopping, stops
 from tests.unit.evaluation.fine_tune_process import (
     SIZE_PX,
     labelled,
@@ -293,27 +293,8 @@ def test_images_are_mirrored_where_the_configuration_says(model: LoadedModel, tm
     assert mirrored_twice == as_they_are != mirrored
 
 
-def stopping(at_read: int, stop: Callable[[], None]) -> Callable[[str], np.ndarray]:
-    reads = iter(range(1, 10_000))
-
-    def read(image_id: str) -> np.ndarray:
-        if next(reads) == at_read:
-            stop()
-        return read_image(image_id)
-
-    return read
-
-
-def fail() -> None:
-    raise OSError("the disk is gone")
-
-
-def ask_to_stop() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 @pytest.mark.parametrize("encoder", ["timm:test_vit", "efficientnet-lite0"])  # the second: dropout and batch norms
-@pytest.mark.parametrize(("stop", "raised"), [(fail, OSError), (ask_to_stop, Interrupted)])
+@stops
 def test_what_was_stopped_goes_on_to_the_very_same_result(
     tmp_path: Path, encoder: str, stop: Callable[[], None], raised: type[Exception]
 ) -> None:
@@ -323,9 +304,9 @@ def test_what_was_stopped_goes_on_to_the_very_same_result(
     job = make_job(tmp_path / "stopped", **parts)
     of_epoch = 16 + 6
     with pytest.raises(raised):
-        fine_tune(model, replace(job, read_image=stopping(of_epoch + 3, stop)))
+        fine_tune(model, replace(job, read_image=stopping(read_image, of_epoch + 3, stop)))
     read: list[str] = []
-    assert_equal(fine_tune(model, replace(job, read_image=lambda key: read.append(key) or read_image(key))), expected)
+    assert_equal(fine_tune(model, replace(job, read_image=counting(read_image, read))), expected)
     assert len(read) == 2 * of_epoch + 6 + 6  # not the first epoch again
 
 
@@ -372,7 +353,7 @@ def wrong_size(image_id: str) -> np.ndarray:
         ({"validation": labelled(0)}, ArtifactError, "needs validation images with labels"),
         ({"test": labelled(0)}, ArtifactError, "needs test images with labels"),
         ({"num_classes": 4}, ArtifactError, "no training image has class 2 or 3 of 4"),
-        ({"read_image": wrong_size}, ArtifactError, r"image '\d+-[01]' is 32 x 16 pixels .* takes 32 x 32"),
+        ({"read_image": wrong_size}, ArtifactError, r"image '\d+-[01]' has the shape .32, 16.; .* of 32 x 32 pixels"),
         ({"batch_size": 64}, ConfigError, r"32 training images do not fill one batch of .*batch_size=64"),
         ({"world_size": 3}, ConfigError, "8 images cannot be divided among 3 processes; choose a multiple of 3"),
         ({"learning_rate": 1e30}, ModelError, "not finite in epoch 1; lower evaluate.fine_tune.learning_rate"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +18,7 @@ import torch.distributed as dist
 
 from mammoclip.config import Augmentation, DetectionSection
 from mammoclip.data.warp import WarpParameters, apply_warp, warp_boxes
-from mammoclip.errors import ArtifactError, ConfigError, Interrupted, MammoClipError, ModelError
+from mammoclip.errors import ArtifactError, ConfigError, MammoClipError, ModelError
 from mammoclip.localization.boxes import BoxedImages, ImageDetections
 from mammoclip.localization.detector import build_detector
 from mammoclip.localization.detector_training import (
@@ -31,6 +29,7 @@ from mammoclip.localization.detector_training import (
     train_detector,
 )
 from mammoclip.models import TimmEncoder, normalise
+from tests.interruption import counting, stopping, stops
 
 SIZE_PX = (64, 64)
 BATCH_NORMS, PLAIN = "test_efficientnet", "test_vit"  # the second has neither batch norms nor dropout
@@ -82,7 +81,7 @@ def make_job(work: Path, **changes: Any) -> DetectionJob:
     short |= {"height_px": SIZE_PX[0], "width_px": SIZE_PX[1], **changes}
     parts = {"train": boxed(8), "validation": boxed(3, 100), "test": boxed(3, 200)}
     fixed = {"read_image": read_image, "mode": "strict", "seed": 3}
-    return DetectionJob(DetectionSection(**short), work=work, **(parts | fixed | of_job))
+    return DetectionJob(section=DetectionSection(**short), work=work, **(parts | fixed | of_job))
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -294,26 +293,7 @@ def test_without_a_score_minus_the_loss_in_evaluation_mode_chooses(tmp_path: Pat
 # The same again
 
 
-def stopping(at_read: int, stop: Callable[[], None]) -> Callable[[str], np.ndarray]:
-    reads = iter(range(1, 10_000))
-
-    def read(image_id: str) -> np.ndarray:
-        if next(reads) == at_read:
-            stop()
-        return read_image(image_id)
-
-    return read
-
-
-def fail() -> None:
-    raise OSError("the disk is gone")
-
-
-def ask_to_stop() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.mark.parametrize(("stop", "raised"), [(fail, OSError), (ask_to_stop, Interrupted)])
+@stops
 def test_what_was_stopped_goes_on_to_the_very_same_result(
     tmp_path: Path, stop: Callable[[], None], raised: type[Exception]
 ) -> None:
@@ -321,9 +301,9 @@ def test_what_was_stopped_goes_on_to_the_very_same_result(
     job = make_job(tmp_path / "stopped")
     of_epoch = 8 + 3
     with pytest.raises(raised):
-        train_detector(make_detector(BATCH_NORMS), replace(job, read_image=stopping(of_epoch + 3, stop)))
+        train_detector(make_detector(BATCH_NORMS), replace(job, read_image=stopping(read_image, of_epoch + 3, stop)))
     read: list[str] = []
-    again = replace(job, read_image=lambda image_id: read.append(image_id) or read_image(image_id))
+    again = replace(job, read_image=counting(read_image, read))
     assert_same(train_detector(make_detector(BATCH_NORMS), again), expected)
     assert len(read) == of_epoch + 3 + 3  # not the first epoch again
 
@@ -412,7 +392,7 @@ def crowded(part: BoxedImages) -> BoxedImages:
         ),
         ({"batch_size": 9}, ConfigError, "batch_size=9 has to be .* no more than the 8 training images"),
         ({"world_size": 3}, ConfigError, "batch_size=4 has to be a multiple of the 3 processes"),
-        ({"width_px": 32}, ArtifactError, r"image '\d+-1' is 64 x 64 pixels .* takes 64 x 32"),
+        ({"width_px": 32}, ArtifactError, r"image '\d+-1' has the shape .64, 64.; .* of 64 x 32 pixels"),
         ({"learning_rate": 1e30}, ModelError, "not finite in epoch 1; lower localize.detection.learning_rate"),
     ],
 )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ import polars as pl
 import pytest
 import torch
 
-from mammoclip.errors import ArtifactError, Interrupted, ModelError
+from mammoclip.errors import ArtifactError, ModelError
 from mammoclip.evaluation.features import FeatureRecipe
 from mammoclip.localization.factor import MammoFactor, factor_loss, heat_map
 from mammoclip.localization.factor_training import (
@@ -26,6 +24,7 @@ from mammoclip.localization.factor_training import (
     factor_scores,
     train_factor,
 )
+from tests.interruption import counting, stopping, stops
 
 # What it learns: attribute k of a toy image is a spot in channel SPOT_CHANNELS[k], in two columns of cells of its own;
 # all other channels have spots of the same size too, but to the right of them, in every image.
@@ -192,26 +191,7 @@ def test_the_training_loss_of_compat_is_larger(toys: tuple[MapStore, np.ndarray]
 # The same again
 
 
-def stopping(store: MapStore, at_read: int, stop: Callable[[], None]) -> Callable[[str], np.ndarray]:
-    reads, original = iter(range(1, 10_000)), store.read
-
-    def read(image_id: str) -> np.ndarray:
-        if next(reads) == at_read:
-            stop()
-        return original(image_id)
-
-    return read
-
-
-def fail() -> None:
-    raise OSError("the disk is gone")
-
-
-def ask_to_stop() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.mark.parametrize(("stop", "raised"), [(fail, OSError), (ask_to_stop, Interrupted)])
+@stops
 def test_what_was_stopped_goes_on_to_the_very_same_result(
     toys: tuple[MapStore, np.ndarray],
     tmp_path: Path,
@@ -224,12 +204,11 @@ def test_what_was_stopped_goes_on_to_the_very_same_result(
     job = toy_job(toys, tmp_path / "stopped")
     of_epoch = NUM_TRAIN + NUM_VALIDATION
     with monkeypatch.context() as patch:
-        patch.setattr(store, "read", stopping(store, 2 * of_epoch + 20, stop))
+        patch.setattr(store, "read", stopping(store.read, 2 * of_epoch + 20, stop))
         with pytest.raises(raised):
             train_factor(job)
     read: list[str] = []
-    original = store.read
-    monkeypatch.setattr(store, "read", lambda image_id: read.append(image_id) or original(image_id))
+    monkeypatch.setattr(store, "read", counting(store.read, read))
     torch.rand(5)  # the global random state has no part in it
     assert_equal(train_factor(job), expected)
     assert len(read) == 2 * of_epoch  # not the first two epochs again
@@ -319,5 +298,5 @@ def test_parts_without_contrast_are_refused(
 
 
 def test_a_loss_that_is_not_finite_is_one_sentence(toys: tuple[MapStore, np.ndarray], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="Mammo-FActOR is not finite in epoch 1; lower its learning rate"):
+    with pytest.raises(ModelError, match=r"not finite in epoch 1; lower localize\.factor\.learning_rate"):
         train_factor(toy_job(toys, tmp_path, learning_rate=1e30))

@@ -61,7 +61,7 @@ def test_a_missing_temperature_or_threshold_says_why(inputs: Inputs, evaluate: E
     assert zero_shot[9:11] == [f"n/a: {NO_VALIDATION}"] * 2
     (density,) = [row for row in rows if tuple(row[1:4]) == ("Breast density", "main-run", "linear-probe")]
     assert density[9] != "n/a"
-    assert density[10] == "n/a: there are more than two classes"
+    assert density[10] == "n/a: more than two classes"
 
 
 def test_a_choice_that_is_not_in_the_table_is_not_available(inputs: Inputs, evaluate: EvaluateSection) -> None:

@@ -10,7 +10,7 @@ from mammoclip.artifacts import PREDICTIONS, STEPS, read_table, write_table
 from mammoclip.config import EvaluateSection, TaskSection
 from mammoclip.paper.figures import draw_roc, draw_training
 from mammoclip.paper.inputs import Inputs
-from mammoclip.paper.rendering import render_figure
+from mammoclip.paper.rendering import figure_style, render_figure
 from mammoclip.paper.wording import format_number
 
 
@@ -31,6 +31,18 @@ def test_the_roc_legend_agrees_with_the_metrics(inputs: Inputs, evaluate: Evalua
     assert labels[:2] == [f"main-run, {name}: {format_number(values[name])}" for name in protocols]
     assert labels[-1] == "chance: 0.50"
     assert len(labels) == 2 * 3 + 1
+
+
+def test_the_whole_roc_legend_lies_in_the_figure(inputs: Inputs, evaluate: EvaluateSection) -> None:
+    figure = draw_roc(inputs, evaluate)
+    render_figure(figure, "png")
+    figure.set_layout_engine("none")
+    with figure_style():
+        figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend = axes.get_legend().get_window_extent()
+        assert legend.y0 >= 0 and legend.y1 < axes.get_window_extent().y0
+        assert figure.bbox.contains(legend.x0, legend.y0) and figure.bbox.contains(legend.x1, legend.y1)
 
 
 def test_a_curve_of_fewer_training_patients_says_so(

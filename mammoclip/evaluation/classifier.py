@@ -1,31 +1,21 @@
-"""What a fine-tuning trains and keeps: classifier, parameter groups, the epochs so far, and checkpoints of them.
+"""What a fine-tuning trains: the classifier, its parameter groups, the weights of its classes, and what rates it.
 
-A checkpoint is a file ``step-<epochs done>.pt``, written in one rename, with weights, optimiser and progress. No random
-state is in it: order, augmentation and dropout follow from the seed, so what goes on from it ends as if it had never
-stopped. N images, B in a batch, K classes.
+N images, B in a batch, K classes.
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mammoclip.artifacts import atomic_path
 from mammoclip.config import FineTuneSection, Mode
 from mammoclip.evaluation.examples import Floats, Labels
 from mammoclip.evaluation.metrics import auroc, macro_auroc
 from mammoclip.models import TimmEncoder
 from mammoclip.models.image_encoder import ImageEncoder
-from mammoclip.models.weights import load_into
-from mammoclip.training.resume import read_checkpoint
-
-log = logging.getLogger(__name__)
 
 
 class Classifier(nn.Module):
@@ -116,64 +106,3 @@ def selection_score(labels: Labels, probabilities: Floats) -> float:
     if not np.isnan(area):
         return area
     return float(np.log(probabilities[np.arange(len(labels)), labels].clip(1e-12)).mean())
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Mean training loss of an epoch, and its score on the images that choose: AUROC, or minus the log loss."""
-
-    loss: float
-    score: float
-
-
-@dataclass
-class Progress:
-    """The epochs done, and the weights of the best of them (a state dict on the CPU)."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def selected(self) -> int:
-        """The epoch, from 0, with the highest score; of equal ones the first."""
-        return max(range(len(self.epochs)), key=lambda epoch: self.epochs[epoch].score)
-
-    def add(self, epoch: Epoch, model: nn.Module) -> None:
-        """Append an epoch that left ``model`` as it is."""
-        self.epochs.append(epoch)
-        if self.selected == len(self.epochs) - 1:
-            self.best = _weights(model)
-
-
-def save_progress(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write the checkpoint of the epoch that has just ended, and remove all but the one before."""
-    checkpoint = {
-        "weights": _weights(model),
-        "optimizer": optimizer.state_dict(),
-        "state": {"epochs": [asdict(epoch) for epoch in progress.epochs], "best": progress.best},
-    }
-    done = len(progress.epochs)
-    # Through a file of Python's, whose error says why: given a path, torch does not tell that the disk is full.
-    with atomic_path(work / f"step-{done}.pt") as temporary, temporary.open("wb") as file:
-        torch.save(checkpoint, file)
-    (work / f"step-{done - 2}.pt").unlink(missing_ok=True)
-
-
-def restore_progress(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> Progress:
-    """Fill ``model`` and ``optimizer`` from the newest whole checkpoint under ``work``; without one, leave them.
-
-    Every process has to call it.
-    """
-    checkpoint = read_checkpoint(work, rank)
-    if checkpoint is None:
-        return Progress()
-    load_into(model, checkpoint["weights"], f"the checkpoint in {work}")
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    state = checkpoint["state"]
-    progress = Progress([Epoch(**epoch) for epoch in state["epochs"]], state["best"])
-    log.info("resuming after epoch %d", len(progress.epochs))
-    return progress
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
