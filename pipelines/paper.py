@@ -24,8 +24,8 @@ from mammoclip.paper.data_card import describe_data
 from mammoclip.paper.figures import draw_roc, draw_training
 from mammoclip.paper.grid import Grid, to_latex, to_markdown
 from mammoclip.paper.inputs import Inputs, load_inputs
-from mammoclip.paper.localization_pictures import draw_localization
-from mammoclip.paper.localization_table import (
+from mammoclip.paper.localization.pictures import draw_localization
+from mammoclip.paper.localization.table import (
     attribution_grid,
     attribution_table,
     detection_grid,

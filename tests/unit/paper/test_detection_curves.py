@@ -9,15 +9,15 @@ from matplotlib.figure import Figure
 
 from mammoclip.localization.detection_metrics import Detections, average_precision
 from mammoclip.localization.froc import RATES, sensitivity_at_false_positives
-from mammoclip.paper.detection_curves import (
+from mammoclip.paper.localization.curves import (
     IOU,
     Detected,
     draw_detection_curves,
     froc_steps,
     interpolated_precision,
 )
+from mammoclip.paper.localization.tested_images import ImagesTested
 from mammoclip.paper.rendering import render_figure
-from mammoclip.paper.tested_images import ImagesTested
 from mammoclip.paper.wording import format_number
 
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from mammoclip.config import LocalizeSection
 from mammoclip.paper.inputs import Inputs
-from mammoclip.paper.localization_images import MAX_BOXES, Shown, draw_heat_maps
-from mammoclip.paper.localization_pictures import draw_localization
+from mammoclip.paper.localization.images import MAX_BOXES, Shown, draw_heat_maps
+from mammoclip.paper.localization.pictures import draw_localization
 from mammoclip.paper.pictures import Picture
 from mammoclip.paper.rendering import render_figure
 from tests.unit.paper.localized import FINDING

@@ -10,7 +10,7 @@ import pytest
 from mammoclip.config import LocalizeSection
 from mammoclip.errors import ArtifactError
 from mammoclip.paper.inputs import Inputs
-from mammoclip.paper.localization_table import (
+from mammoclip.paper.localization.table import (
     attribution_grid,
     attribution_table,
     detection_grid,

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from mammoclip.paper.inputs import Inputs
-from mammoclip.paper.tested_images import (
+from mammoclip.paper.localization.tested_images import (
     choose_along_ranking,
     find_tested_images,
     one_of_each_patient,

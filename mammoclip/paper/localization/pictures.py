@@ -15,18 +15,18 @@ from mammoclip.config.data import FINDING_NAMES
 from mammoclip.data.reader import ShardReader, eight_bits
 from mammoclip.localization.boxed import CORNERS
 from mammoclip.localization.protocols import GRAD_CAM
-from mammoclip.paper.detection_curves import Detected, draw_detection_curves
 from mammoclip.paper.figures import BLUE, CONTROL_DASHES, CONTROL_GREYS, GREEN, VERMILION
 from mammoclip.paper.inputs import Inputs, RunResults
-from mammoclip.paper.localization_images import MAX_BOXES, Shown, draw_found_boxes, draw_heat_maps
-from mammoclip.paper.localization_table import method_name
-from mammoclip.paper.pictures import Picture
-from mammoclip.paper.tested_images import (
+from mammoclip.paper.localization.curves import Detected, draw_detection_curves
+from mammoclip.paper.localization.images import MAX_BOXES, Shown, draw_found_boxes, draw_heat_maps
+from mammoclip.paper.localization.table import method_name
+from mammoclip.paper.localization.tested_images import (
     ImagesTested,
     choose_along_ranking,
     find_tested_images,
     sample_with_and_without,
 )
+from mammoclip.paper.pictures import Picture
 from mammoclip.paper.wording import format_number, format_percent, task_name
 
 _STYLES: Mapping[tuple[str, bool], tuple[str, Any]] = {

@@ -18,8 +18,8 @@ from matplotlib.patheffects import withStroke
 
 from mammoclip.localization.froc import froc_curve
 from mammoclip.paper.curves import title_of
-from mammoclip.paper.detection_curves import IOU, Detected
 from mammoclip.paper.gallery import ReadCrop
+from mammoclip.paper.localization.curves import IOU, Detected
 from mammoclip.paper.overlays import (
     DASHES,
     FOUND_COLOUR,

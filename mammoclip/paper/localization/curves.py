@@ -16,8 +16,8 @@ from mammoclip.localization.detection_metrics import Detections, average_precisi
 from mammoclip.localization.froc import RATES, froc_curve, sensitivity_at_false_positives
 from mammoclip.paper.curves import title_of
 from mammoclip.paper.figures import draw_note
+from mammoclip.paper.localization.tested_images import ImagesTested
 from mammoclip.paper.rendering import figure_style
-from mammoclip.paper.tested_images import ImagesTested
 from mammoclip.paper.wording import format_number
 
 IOU = 0.5

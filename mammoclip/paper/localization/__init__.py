@@ -1,0 +1,1 @@
+"""Where the findings are: tables and pictures of detection and attribution."""
