@@ -43,7 +43,7 @@ rule index_dataset:
         mem_mb=4000,
         runtime=240,
     params:
-        stage="index-v3",
+        stage="index-v4",
         config=dataset_section,
         work=f"{RESULTS}/.work/index/{{dataset}}",
     message:

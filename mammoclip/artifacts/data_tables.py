@@ -56,13 +56,14 @@ IDS = {
 
 INDEX = Table(
     "index",
-    3,
+    4,
     {
         **IDS,
         "laterality_source": Column(pl.String, "DICOM keyword or table that named the side"),
         "view_source": Column(pl.String, "DICOM keyword or table that named the view"),
         "magnification": Column(pl.Boolean, "magnification view: part of the breast, enlarged"),
         "spot_compression": Column(pl.Boolean, "spot compression view: part of the breast"),
+        "age_years": Column(pl.Int32, "PatientAge in whole years; 90 for everybody above 89", nullable=True),
         "implant": Column(pl.Boolean, "BreastImplantPresent", nullable=True),
         "implant_displaced": Column(pl.Boolean, "view with the implant pushed back (Eklund)"),
         "synthetic_2d": Column(pl.Boolean, "2D image computed from a tomosynthesis"),

@@ -162,8 +162,8 @@ def _to_row(path: str, result: Row | RejectedInput) -> Row:
 
 
 def _fingerprint(batch: list[str], root: Path) -> str:
-    """Return a hash of the names of the files, their sizes and times of change."""
-    digest = hashlib.sha256()
+    """Return a hash of what is read of a header, and of the names of the files, their sizes and times of change."""
+    digest = hashlib.sha256(json.dumps([*_HEADER_SCHEMA]).encode())
     for path in batch:
         status = (root / path).stat() if (root / path).exists() else None
         digest.update(json.dumps([path, status and [status.st_size, status.st_mtime_ns]]).encode())

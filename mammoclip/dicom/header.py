@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ _HEADER_TAGS = [
         "ViewCodeSequence",
         "PatientOrientation",
         "EstimatedRadiographicMagnificationFactor",
+        "PatientAge",
         "BreastImplantPresent",
         "NumberOfFrames",
         "Rows",
@@ -58,6 +60,8 @@ _SYNTHETIC = frozenset(("GENERATED_2D", "TOMO_2D"))
 MAX_PIXELS = 100_000_000
 """Rows x Columns above which an image is refused before anything is allocated: three times the largest film scan."""
 
+_OLDEST_YEARS, _PLAUSIBLE_YEARS = 90, 120
+
 
 @dataclass(frozen=True)
 class MammogramHeader:
@@ -69,6 +73,7 @@ class MammogramHeader:
     view_source: str | None
     magnification: bool
     spot_compression: bool
+    age_years: int | None  # 90 for everybody above 89
     implant: bool | None  # None: the header does not say
     implant_displaced: bool
     synthetic_2d: bool
@@ -85,8 +90,8 @@ def read_header(path: Path) -> MammogramHeader:
     """Read the header of a DICOM file up to its pixel data.
 
     Side and view: ``view.read_laterality`` and ``view.read_view``. BreastImplantPresent (0028,1300) tells of an
-    implant. A 2D image computed from a tomosynthesis is kept with a flag, the tomosynthesis itself is rejected. What
-    is absent is None.
+    implant, PatientAge (0010,1010) of the age. A 2D image computed from a tomosynthesis is kept with a flag, the
+    tomosynthesis itself is rejected. What is absent is None.
 
     Raises:
         RejectedInput: not_dicom, unreadable_header, not_mammography, tomosynthesis, multi_frame, too_large or
@@ -150,6 +155,20 @@ def _pydicom_silenced() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _age_years(age_string: str) -> int | None:
+    """Return the whole years of an age string (PS3.5 6.2), None where it is none or hides the age, as 000Y and 999Y.
+
+    Ages above 89 tell who somebody is, so they become 90 (45 CFR 164.514(b)(2)).
+
+    >>> _age_years("045Y"), _age_years("600M"), _age_years("093Y"), _age_years("000Y"), _age_years("45")
+    (45, 50, 90, None, None)
+    """
+    if not re.fullmatch(r"\d{3}[DWMY]", age_string, re.ASCII):
+        return None
+    years = int(int(age_string[:3]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[age_string[3]])
+    return min(years, _OLDEST_YEARS) if 0 < years <= _PLAUSIBLE_YEARS else None
+
+
 def _to_header(dataset: pydicom.Dataset, has_pixels: bool) -> MammogramHeader:
     if dataset.get("Modality") != "MG":
         raise RejectedInput("not_mammography", "the modality should be MG")
@@ -172,6 +191,7 @@ def _to_header(dataset: pydicom.Dataset, has_pixels: bool) -> MammogramHeader:
         view_source=view.source,
         magnification=view.magnification,
         spot_compression=view.spot_compression,
+        age_years=_age_years(str(dataset.get("PatientAge") or "")),
         implant={"YES": True, "NO": False}.get(str(dataset.get("BreastImplantPresent") or "")),
         implant_displaced=view.implant_displaced,
         synthetic_2d=synthetic,

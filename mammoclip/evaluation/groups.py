@@ -21,7 +21,8 @@ def subgroups_of(
     """Return image_id and a column per subgroup, each the group of the image or null where it is not known.
 
     The size of a lesion is the longer side of its box over the height of the PNG, of the largest box of the image with
-    the finding ``attribute``. Columns without any known group are left out.
+    the finding ``attribute``. Age and implant are those of the data set's tables, else of the DICOM headers. Columns
+    without any known group are left out.
 
     Args:
         images: table of this name.
@@ -31,7 +32,10 @@ def subgroups_of(
         attribute: finding whose boxes are measured.
     """
     frame = images.select("image_id", "view", "height_px").join(
-        index.select("image_id", "manufacturer"), on="image_id", how="left", maintain_order="left"
+        index.select("image_id", "manufacturer", "age_years", header_implant="implant"),
+        on="image_id",
+        how="left",
+        maintain_order="left",
     )
     for name in ("density", "age", "implant"):
         stated = attributes.filter(pl.col("attribute") == name).select("image_id", pl.col("value").alias(name))
@@ -40,14 +44,15 @@ def subgroups_of(
     lesions = findings.filter(pl.col("finding") == attribute).group_by("image_id").agg(side=side.max())
     frame = frame.join(lesions, on="image_id", how="left", maintain_order="left")
     share = frame.select(pl.col("side") / pl.col("height_px"))["side"]
-    plausible = pl.when(pl.col("age").is_between(0, 120)).then("age")
+    age = pl.when(pl.col("age").is_between(0, 120)).then("age").otherwise("age_years")
+    implant = pl.coalesce("implant", pl.col("header_implant").cast(pl.Int32))
     groups = frame.select(
         "image_id",
         pl.col("density").replace_strict(_DENSITIES, default=None, return_dtype=pl.Enum(list("ABCD"))),
-        age_decades(frame.select(plausible)["age"]).alias("age"),
+        age_decades(frame.select(age)["age"]).alias("age"),
         "manufacturer",
         "view",
-        pl.col("implant").replace_strict({0: "no", 1: "yes"}, default=None, return_dtype=pl.String),
+        implant.replace_strict({0: "no", 1: "yes"}, default=None, return_dtype=pl.String).alias("implant"),
         size_bins(share, SIZE_EDGES).alias(LESION_SIZE),
     )
     return groups.select("image_id", *(name for name in groups.columns[1:] if groups[name].n_unique() > 1))

@@ -218,6 +218,18 @@ def test_what_is_absent_is_none(write_file: Write) -> None:
     assert (header.manufacturer, header.presentation_intent) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("045Y", 45), ("600M", 50), ("089Y", 89), ("090Y", 90), ("104Y", 90), ("000Y", None), ("999Y", None),
+     ("45Y", None), ("45", None), ("", None), ("ROE", None)],
+)  # fmt: skip
+def test_the_age_is_in_whole_years_and_tells_nobody_above_89(write_file: Write, written: str, read: int | None) -> None:
+    def change(dataset: Dataset) -> None:
+        dataset[Tag("PatientAge")] = DataElement(Tag("PatientAge"), "LO", written)
+
+    assert read_header(write_file(change=change).path).age_years == read
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"\0" * 128, b"\0" * 128 + b"DICO" + b"x" * 500])
 def test_a_file_without_prefix_is_not_dicom(tmp_path: Any, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)

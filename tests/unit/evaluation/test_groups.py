@@ -6,7 +6,14 @@ from mammoclip.artifacts import ATTRIBUTES, FINDINGS
 from mammoclip.evaluation.groups import LESION_SIZE, subgroups_of
 
 IMAGES = pl.DataFrame({"image_id": ["a", "b", "c"], "view": ["CC", "MLO", "CC"], "height_px": [1000, 1000, 1000]})
-INDEX = pl.DataFrame({"image_id": ["b", "a"], "manufacturer": ["Hologic", "Siemens"]})
+INDEX = pl.DataFrame(
+    {
+        "image_id": ["b", "a"],
+        "manufacturer": ["Hologic", "Siemens"],
+        "age_years": pl.Series([None, None], dtype=pl.Int32),
+        "implant": pl.Series([None, None], dtype=pl.Boolean),
+    }
+)
 
 
 def attributes(rows: list[tuple[str, str, int]]) -> pl.DataFrame:
@@ -30,6 +37,14 @@ def test_every_image_has_the_groups_that_are_known_of_it() -> None:
     assert groups["view"].to_list() == ["CC", "MLO", "CC"]
     assert groups["implant"].to_list() == ["no", None, None]
     assert groups[LESION_SIZE].to_list() == [None, "0.05 to < 0.1", None]
+
+
+def test_age_and_implant_are_of_the_tables_or_else_of_the_headers() -> None:
+    headers = INDEX.with_columns(age_years=pl.Series([61, 72], dtype=pl.Int32), implant=pl.Series([True, True]))
+    known = attributes([("b", "age", 47), ("a", "age", 999), ("a", "implant", 0)])
+    groups = subgroups_of(IMAGES, headers, known, findings([]), "mass")
+    assert groups["age"].to_list() == ["70-79", "40-49", None]
+    assert groups["implant"].to_list() == ["no", "yes", None]
 
 
 def test_what_does_not_divide_the_images_is_no_subgroup() -> None:

@@ -131,6 +131,7 @@ def _write_dataset(folder: Path, dataset: str, labelled: bool) -> None:
                 "laterality_source": "table",
                 "view_source": "table",
                 **dict.fromkeys(("magnification", "spot_compression", "implant_displaced", "synthetic_2d"), False),
+                "age_years": None,
                 "implant": None,
                 "path": f"p{patient}/{side}{view}.dcm",
                 "transfer_syntax": "1.2.840.10008.1.2.1",
