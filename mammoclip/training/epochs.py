@@ -50,7 +50,7 @@ Part = TypeVar("Part", bound=ImagesOfSplit)
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob(Generic[Part]):
-    """What every training on images needs; ``read_image`` gives uint8 or uint16, height x width, of ``size_px``."""
+    """What every training on images needs; ``read_image`` gives uint8 or uint16 of the model's height x width."""
 
     train: Part
     validation: Part
