@@ -27,7 +27,6 @@ from mammoclip.errors import ArtifactError
 
 log = logging.getLogger(__name__)
 
-
 _GRADES = ("density", "birads")
 
 

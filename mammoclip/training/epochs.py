@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mammoclip.artifacts import atomic_path
 from mammoclip.config import Mode
 from mammoclip.data.prefetch import ReadImage, of_size, prefetch
 from mammoclip.data.progress import report_progress
@@ -28,7 +27,7 @@ from mammoclip.models import normalise
 from mammoclip.models.weights import load_into
 from mammoclip.training.distributed import largest_over_processes, mean_over_processes
 from mammoclip.training.interruption import StopRequest, stop_requests
-from mammoclip.training.resume import read_checkpoint
+from mammoclip.training.resume import read_checkpoint, write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -224,17 +223,12 @@ def train_epochs(
 
 
 def _save(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write the checkpoint of the epoch that has just ended, and remove all but the one before."""
     checkpoint = {
         "weights": _weights(model),
         "optimizer": optimizer.state_dict(),
         "state": {"epochs": [asdict(epoch) for epoch in progress.epochs], "best": progress.best},
     }
-    done = len(progress.epochs)
-    # Through a file of Python's, whose error says why: given a path, torch does not tell that the disk is full.
-    with atomic_path(work / f"step-{done}.pt") as temporary, temporary.open("wb") as file:
-        torch.save(checkpoint, file)
-    (work / f"step-{done - 2}.pt").unlink(missing_ok=True)
+    write_checkpoint(checkpoint, len(progress.epochs), work)
 
 
 def _restore(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> Progress:

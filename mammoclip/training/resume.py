@@ -27,11 +27,16 @@ def save_checkpoint(engine: Any, state: dict[str, Any], work: Path, rank: int) -
     """Write the engine and ``state`` (with its ``step``) under ``work``; every process of the run must call it."""
     checkpoint = {"weights": whole_weights(engine), "optimizer": whole_optimizer_state(engine), "state": state}
     if rank == 0:
-        # Through a file of Python's, whose error says why: given a path, torch does not tell that the disk is full.
-        with atomic_path(work / f"step-{state['step']}.pt") as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-        for old in _newest_first(work)[_KEPT:]:
-            old.unlink()
+        write_checkpoint(checkpoint, state["step"], work)
+
+
+def write_checkpoint(checkpoint: dict[str, Any], step: int, work: Path) -> None:
+    """Write the checkpoint of a step (``weights``, ``optimizer``, ``state``), and remove all but the one before."""
+    # Through a file of Python's, whose error says why: given a path, torch does not tell that the disk is full.
+    with atomic_path(work / f"step-{step}.pt") as temporary, temporary.open("wb") as file:
+        torch.save(checkpoint, file)
+    for old in _newest_first(work)[_KEPT:]:
+        old.unlink()
 
 
 def read_checkpoint(work: Path, rank: int) -> dict[str, Any] | None:
